@@ -1,1 +1,7 @@
-//! agent
+//! The agent: watches one machine's path to the dedicated network.
+//!
+//! One way for the data: `link` and `probe` see → `evidence` → `connectivity` judges →
+//! `report` and `journal` keep → `uplink` sends. `run` alone spawns.
+
+pub mod config;
+pub mod evidence;

@@ -1,0 +1,349 @@
+//! Evidence: what one probe cycle saw, as plain values.
+//!
+//! Written by `link` and `probe`, read by `connectivity`. Each thing probed is an enum of
+//! its possible lives; what could not be read or tried is its own variant, never a
+//! missing or default value, because only positive evidence may turn anything green.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Everything one cycle saw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cycle {
+    /// L0: the kernel's view of the dedicated interface.
+    pub link: Link,
+    /// L1: one entry for each configured gateway of a family in use; empty when none is known.
+    pub gateways: Vec<Gateway>,
+    /// L2: one entry for each configured anchor.
+    pub anchors: Vec<Anchor>,
+    /// L3: one entry for each resolver; empty when this cycle did not climb so far.
+    pub resolvers: Vec<Resolver>,
+    /// L4: one entry for each service; empty when this cycle did not climb so far.
+    pub services: Vec<Service>,
+    /// What a probe without any binding reached; `None` when none was sent this cycle.
+    pub unbound: Option<Unbound>,
+    /// Large-packet probe; `None` when none was sent this cycle.
+    pub path_mtu: Option<PathMtu>,
+    /// The worst lag of the prober's own timers during the cycle.
+    pub prober_lag_max: Duration,
+}
+
+/// A local failure that says nothing about the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalFault(pub String);
+
+/// L0 facts, dumped afresh for each cycle.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Link {
+    /// The dedicated interface.
+    pub interface: Interface,
+    /// The address inside the agency's prefixes that probes bind to.
+    pub address: Address,
+    /// The FIB's answer for each anchor, in the order of the configuration.
+    pub routes: Vec<Route>,
+    /// What else this machine is attached to.
+    pub surroundings: Result<Surroundings, LocalFault>,
+}
+
+/// Life of the dedicated interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Interface {
+    /// Nothing matches the selector.
+    Missing,
+    /// Switched off by the administrator of the machine.
+    AdminDown {
+        /// Its present name.
+        name: String,
+    },
+    /// Cable or CPE off.
+    NoCarrier {
+        /// Its present name.
+        name: String,
+    },
+    /// Up with carrier.
+    Up {
+        /// Its present name.
+        name: String,
+        /// Kernel index.
+        index: u32,
+    },
+    /// The kernel could not be asked.
+    Unreadable(LocalFault),
+}
+
+/// Whether the interface has an address inside the agency's prefixes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// It has; probes bind to it.
+    Present(IpAddr),
+    /// It has none; `others` are outside the prefixes.
+    Absent {
+        /// Addresses that are there but outside the prefixes, at most 8.
+        others: Vec<IpAddr>,
+    },
+    /// The kernel could not be asked.
+    Unreadable(LocalFault),
+}
+
+/// The FIB's answer for one anchor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The anchor.
+    pub target: IpAddr,
+    /// The answer.
+    pub lookup: RouteLookup,
+}
+
+/// Life of a FIB lookup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteLookup {
+    /// Through the dedicated interface.
+    Dedicated {
+        /// Next hop, unless on-link.
+        via: Option<IpAddr>,
+    },
+    /// Through another interface.
+    Elsewhere {
+        /// Its name.
+        interface: String,
+    },
+    /// ENETUNREACH and its like.
+    None,
+    /// The kernel could not be asked.
+    Unreadable(LocalFault),
+}
+
+/// Facts for the security flags.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Surroundings {
+    /// Other interfaces that are up, have an address and carry a route beyond their own
+    /// subnet; loopback, bridges' members and containers' veths are left out.
+    pub other_routed_interfaces: Vec<String>,
+    /// IPv4 or IPv6 forwarding is on for the dedicated interface or one of the others.
+    pub forwarding: bool,
+    /// The dedicated interface and another are ports of one bridge.
+    pub bridged: bool,
+}
+
+/// L1 facts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gateway {
+    /// Its address.
+    pub address: IpAddr,
+    /// Neighbour state.
+    pub neighbour: Neighbour,
+    /// One echo, bound.
+    pub echo: Echo,
+}
+
+/// Neighbour (ARP, NDP) state as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Neighbour {
+    /// REACHABLE, DELAY, PROBE, STALE, PERMANENT or NOARP: a link-layer address is known.
+    Known,
+    /// INCOMPLETE or FAILED: it does not answer ARP or NDP.
+    Unresolved,
+    /// No entry yet.
+    Absent,
+    /// The kernel could not be asked.
+    Unreadable(LocalFault),
+}
+
+/// Life of a bound echo exchange.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Echo {
+    /// At least one answer.
+    Answered {
+        /// Packets sent.
+        sent: u32,
+        /// Round-trip time of each answer, in order.
+        rtts: Vec<Duration>,
+        /// Answers after their own deadline.
+        late: u32,
+    },
+    /// No answer before the deadline.
+    Silent {
+        /// Packets sent.
+        sent: u32,
+        /// Answers after their own deadline.
+        late: u32,
+    },
+    /// An ICMP error came back.
+    Rejected {
+        /// Packets sent.
+        sent: u32,
+        /// Who sent the error.
+        by: IpAddr,
+        /// ICMP or ICMPv6 type.
+        kind: u8,
+        /// ICMP or ICMPv6 code.
+        code: u8,
+    },
+    /// The kernel had no way to send: ENETUNREACH, ENODEV, EADDRNOTAVAIL and their like.
+    Unsendable(LocalFault),
+    /// This machine may not send echo (`net.ipv4.ping_group_range`).
+    Forbidden,
+    /// Not tried this cycle.
+    NotTried,
+}
+
+/// L2 facts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Anchor {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Echo, bound.
+    pub echo: Echo,
+    /// TCP, bound.
+    pub tcp: Tcp,
+}
+
+/// Life of a bound TCP probe.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tcp {
+    /// Connected, and the target proved to be itself by banner or TLS identity.
+    Proved {
+        /// Time to connect.
+        connect: Duration,
+    },
+    /// Connected, but nothing was expected of the target: weaker, still two-way TCP.
+    Connected {
+        /// Time to connect.
+        connect: Duration,
+    },
+    /// Connected, but to something else. A TLS-intercepting middlebox ends here.
+    Impostor {
+        /// What it presented: a banner's beginning or a certificate's issuer.
+        presented: String,
+    },
+    /// RST: proves nothing, a firewall sends them.
+    Refused,
+    /// Nothing came back.
+    Silent,
+    /// An ICMP error came back.
+    Rejected {
+        /// Text of the error.
+        error: String,
+    },
+    /// The kernel had no way to send.
+    Unsendable(LocalFault),
+    /// Not tried this cycle, or no port is configured.
+    NotTried,
+}
+
+/// L3 facts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolver {
+    /// Its address.
+    pub address: IpAddr,
+    /// One uncached query.
+    pub answer: Dns,
+}
+
+/// Life of a DNS query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dns {
+    /// The expected answer.
+    Right {
+        /// Round-trip time.
+        rtt: Duration,
+    },
+    /// NOERROR or NXDOMAIN, but not what was expected.
+    Wrong {
+        /// What was answered, at most 128 bytes.
+        answered: String,
+    },
+    /// Port closed or rcode REFUSED.
+    Refused,
+    /// SERVFAIL or another error.
+    ServerFailure {
+        /// The rcode.
+        rcode: u16,
+    },
+    /// No answer with the right id before the deadline.
+    Silent,
+    /// The kernel had no way to send.
+    Unsendable(LocalFault),
+}
+
+/// L4 facts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The exchange.
+    pub answer: ServiceAnswer,
+}
+
+/// Life of a service probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceAnswer {
+    /// As expected.
+    Right {
+        /// Time from connect to the end of the answer.
+        took: Duration,
+        /// The source address that the server says it saw, if it tells.
+        seen_source: Option<IpAddr>,
+    },
+    /// An unexpected HTTP status.
+    WrongStatus {
+        /// The status.
+        status: u16,
+    },
+    /// Not HTTP, without the nonce, or longer than allowed.
+    WrongAnswer {
+        /// What was wrong.
+        problem: String,
+    },
+    /// A certificate that the configured roots did not sign.
+    TlsIntercepted {
+        /// The issuer it names.
+        issuer: String,
+    },
+    /// Connection refused or reset.
+    Refused,
+    /// No answer before the deadline.
+    Silent,
+    /// The kernel had no way to send.
+    Unsendable(LocalFault),
+}
+
+/// What a probe without any binding reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unbound {
+    /// A dedicated target answered.
+    Reached {
+        /// The source address the kernel chose.
+        source: IpAddr,
+        /// Whether that address is inside the agency's prefixes on the dedicated interface.
+        dedicated: bool,
+    },
+    /// Nothing answered.
+    Unreached,
+    /// Not possible here.
+    Failed(LocalFault),
+}
+
+/// Large-packet probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMtu {
+    /// An echo of the interface's full size, with DF, came back.
+    Full {
+        /// IP packet size that passed.
+        bytes: u16,
+    },
+    /// Small packets pass, large ones vanish.
+    Hole {
+        /// IP packet size that vanished.
+        bytes: u16,
+    },
+    /// A router said the packet is too big: path MTU discovery works, nothing is broken.
+    Signalled {
+        /// The MTU that it named.
+        mtu: u16,
+    },
+    /// Could not be tried.
+    NotMeasured(LocalFault),
+}
