@@ -22,6 +22,9 @@ pub struct Cycle {
     pub services: Vec<Service>,
     /// What a probe without any binding reached; `None` when none was sent this cycle.
     pub unbound: Option<Unbound>,
+    /// Whether the Internet canary answered an unbound connect; `None` when none is configured
+    /// or none was sent this cycle.
+    pub canary: Option<Canary>,
     /// Large-packet probe; `None` when none was sent this cycle.
     pub path_mtu: Option<PathMtu>,
     /// The worst lag of the prober's own timers during the cycle.
@@ -323,6 +326,17 @@ pub enum Unbound {
     /// Nothing answered.
     Unreached,
     /// Not possible here.
+    Failed(LocalFault),
+}
+
+/// An Internet address that must not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Canary {
+    /// It answered: this machine reaches the Internet.
+    Reached,
+    /// It did not answer in time, or was refused on the way.
+    Unreached,
+    /// Could not be tried.
     Failed(LocalFault),
 }
 

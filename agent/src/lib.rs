@@ -4,4 +4,8 @@
 //! `report` and `journal` keep → `uplink` sends. `run` alone spawns.
 
 pub mod config;
+pub mod schedule;
 pub mod evidence;
+pub mod connectivity;
+pub mod language;
+pub mod check;

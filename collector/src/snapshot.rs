@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub agents: Vec<AgentView>,
     /// Live goals.
     pub goals: Vec<Goal>,
+    /// Incidents that hold now.
+    pub incidents: Vec<Incident>,
 }
 
 /// The states of an agency. Exactly one holds, so they sum to the roster.
@@ -93,6 +95,46 @@ impl AgencyState {
         Self::LABELS[self.index()]
     }
 
+    /// What stands behind the state: the cause of `disconnected`, the reason of a clean stop;
+    /// empty for the others.
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::Disconnected(cause) => cause.as_str(),
+            Self::Silent { stopped: Some(reason) } => reason.as_str(),
+            Self::Connected
+            | Self::Degraded
+            | Self::OffNetwork
+            | Self::Silent { stopped: None }
+            | Self::Unknown
+            | Self::NotEnrolled => "",
+        }
+    }
+
+    /// The state that a label and its detail stand for, as the store keeps them; `None` when
+    /// no such state exists.
+    pub fn from_labels(state: &str, detail: &str) -> Option<Self> {
+        let plain = |state| detail.is_empty().then_some(state);
+        match state {
+            "connected" => plain(Self::Connected),
+            "degraded" => plain(Self::Degraded),
+            "disconnected" => DisconnectCause::from_label(detail).map(Self::Disconnected),
+            "off_network" => plain(Self::OffNetwork),
+            "silent" if detail.is_empty() => Some(Self::Silent { stopped: None }),
+            "silent" => [
+                GoodbyeReason::Shutdown,
+                GoodbyeReason::Sleep,
+                GoodbyeReason::Upgrade,
+                GoodbyeReason::Uninstall,
+            ]
+            .into_iter()
+            .find(|reason| reason.as_str() == detail)
+            .map(|reason| Self::Silent { stopped: Some(reason) }),
+            "unknown" => plain(Self::Unknown),
+            "not_enrolled" => plain(Self::NotEnrolled),
+            _ => None,
+        }
+    }
+
     /// Whether it counts for "connected to the dedicated network".
     pub const fn counts_as_connected(self) -> bool {
         matches!(self, Self::Connected | Self::Degraded)
@@ -117,6 +159,19 @@ impl DisconnectCause {
             Self::Agent(cause) => cause.as_str(),
             Self::NoAnswerFromCore => "no_answer_from_core",
             Self::Unconfirmed => "unconfirmed",
+        }
+    }
+
+    /// The cause that a label stands for.
+    pub fn from_label(label: &str) -> Option<Self> {
+        match label {
+            "no_answer_from_core" => Some(Self::NoAnswerFromCore),
+            "unconfirmed" => Some(Self::Unconfirmed),
+            _ => DownCause::ALL
+                .iter()
+                .copied()
+                .find(|cause| cause.as_str() == label)
+                .map(Self::Agent),
         }
     }
 }
@@ -146,6 +201,8 @@ pub struct AgencyView {
     pub agents_verified: u32,
     /// Quality over the fresh verified agents' last windows; `None` when stale.
     pub quality: Option<QualityView>,
+    /// The earliest end of its agents' certificates.
+    pub certificate_expiry: Option<SystemTime>,
     /// Why alerts about it are held back, if they are.
     pub suppressed: Option<Suppression>,
 }
@@ -174,12 +231,19 @@ pub enum Finding {
     PrefixesUnknown,
     /// Messages come from another agency's prefix: mis-cabling, moved machine or stolen key.
     ForeignPrefix,
+    /// One identity speaks from two machines; neither counts until an operator decides.
+    Cloned,
 }
 
 impl Finding {
     /// Every finding.
-    pub const ALL: &[Self] =
-        &[Self::Contradiction, Self::Partial, Self::PrefixesUnknown, Self::ForeignPrefix];
+    pub const ALL: &[Self] = &[
+        Self::Contradiction,
+        Self::Partial,
+        Self::PrefixesUnknown,
+        Self::ForeignPrefix,
+        Self::Cloned,
+    ];
 
     /// The label in metrics, JSON and logs.
     pub const fn as_str(self) -> &'static str {
@@ -188,6 +252,7 @@ impl Finding {
             Self::Partial => "partial",
             Self::PrefixesUnknown => "prefixes_unknown",
             Self::ForeignPrefix => "foreign_prefix",
+            Self::Cloned => "cloned",
         }
     }
 }
@@ -236,6 +301,19 @@ pub struct AgentView {
     pub report: Option<Arc<ReportView>>,
     /// A clean stop.
     pub stopped: Option<GoodbyeReason>,
+    /// End of its certificate.
+    pub certificate_expiry: SystemTime,
+    /// Both sources, where the identity speaks from two machines.
+    pub conflict: Option<Conflict>,
+}
+
+/// The two sources of a cloned identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Conflict {
+    /// Where the process speaks that was accepted last.
+    pub accepted: IpAddr,
+    /// Where the former process came back.
+    pub returned: IpAddr,
 }
 
 /// What is kept of an agent's last report.
@@ -270,4 +348,56 @@ pub struct Goal {
     pub target_ratio: f64,
     /// What is divided by what.
     pub definition: &'static str,
+}
+
+/// One cause behind many agencies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incident {
+    /// What sort.
+    pub kind: IncidentKind,
+    /// The parent's agency id or uplink name; `collector` when the collector suspects itself.
+    pub scope: String,
+    /// When it was seen.
+    pub since: SystemTime,
+    /// The agencies that it explains.
+    pub agencies: Vec<AgencyId>,
+}
+
+/// Sorts of incidents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IncidentKind {
+    /// Most agencies under one parent fell together.
+    Parent,
+    /// Agencies of many parents fell together: the core or the collector is the likelier cause.
+    CollectorSuspected,
+}
+
+impl IncidentKind {
+    /// The label in metrics, JSON and logs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Parent => "parent",
+            Self::CollectorSuspected => "collector_suspected",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_leads_back_from_its_labels() {
+        let causes = DisconnectCause::LABELS.map(|label| ("disconnected", label));
+        let plain = ["connected", "degraded", "off_network", "silent", "unknown", "not_enrolled"];
+        let stops = ["shutdown", "sleep", "upgrade", "uninstall"].map(|stop| ("silent", stop));
+        for (state, detail) in
+            causes.into_iter().chain(plain.map(|state| (state, ""))).chain(stops)
+        {
+            let parsed = AgencyState::from_labels(state, detail).expect(state);
+            assert_eq!((parsed.as_str(), parsed.detail()), (state, detail));
+        }
+        assert_eq!(AgencyState::from_labels("connected", "loss"), None);
+        assert_eq!(AgencyState::from_labels("disconnected", ""), None);
+    }
 }

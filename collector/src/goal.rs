@@ -1,0 +1,20 @@
+//! Goals of the plan, each with its definition: a ratio without one is an opinion.
+
+use crate::snapshot::{AgencyView, Goal};
+
+/// "100 % of the city's administrative agencies are connected to the dedicated network".
+pub fn dedicated_network(agencies: &[AgencyView], target_ratio: f64) -> Goal {
+    let connected = agencies.iter().filter(|agency| agency.state.counts_as_connected()).count();
+    Goal {
+        goal: "dedicated_network",
+        ratio: share(connected, agencies.len()),
+        target_ratio,
+        definition: "(connected + degraded) / agencies of the roster",
+    }
+}
+
+/// A share of nothing is nothing: an empty roster has reached no goal.
+fn share(part: usize, whole: usize) -> f64 {
+    let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    if whole == 0 { 0.0 } else { count(part) / count(whole) }
+}

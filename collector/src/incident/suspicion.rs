@@ -1,0 +1,85 @@
+//! "Is it us?": many agents late at once, and no parent explains it.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use super::{Member, Memory, Standing, Tree, share};
+
+/// Share and number of late agents that make us doubt ourselves.
+const LATE_SHARE: f64 = 0.2;
+const LATE_AGENTS_MIN: usize = 10;
+/// Branches over which they must be spread.
+const BRANCHES_MIN: usize = 2;
+/// So long the suspicion may stand against a majority that is heard: after that, those who are
+/// heard have cleared the collector, and the rest are judged by their own facts.
+const CLEARED_AFTER: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Default)]
+pub(super) struct Suspicion {
+    began: Option<(Duration, SystemTime)>,
+    /// The majority cleared us; no new suspicion before the lateness is over.
+    cleared: bool,
+}
+
+impl Suspicion {
+    pub(super) fn since(&self) -> Option<SystemTime> {
+        self.began.map(|(_, wall)| wall)
+    }
+
+    pub(super) fn update(
+        &mut self,
+        members: &[Member],
+        tree: &Tree,
+        explained: &[bool],
+        rows: &mut [Memory],
+        mono: Duration,
+        wall: SystemTime,
+    ) {
+        let is_explained = |row: usize| {
+            explained[tree.group_of[row]] || tree.heads[row].is_some_and(|group| explained[group])
+        };
+        let (mut prompt, mut late, mut unexplained, mut absent) = (0usize, 0usize, 0usize, 0usize);
+        let mut branches = BTreeSet::new();
+        for (row, member) in members.iter().enumerate() {
+            let agents = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+            prompt += agents(member.agents_prompt);
+            late += agents(member.agents_late);
+            absent +=
+                usize::from(rows[row].suspected && member.standing == Standing::Missing);
+            if member.agents_late > 0 && !is_explained(row) {
+                unexplained += agents(member.agents_late);
+                // Each unit directly under the city is a branch of its own.
+                let group = tree.group_of[row];
+                let branch =
+                    if tree.groups[group].is_city { (true, row) } else { (false, group) };
+                branches.insert(branch);
+            }
+        }
+        let many = unexplained >= LATE_AGENTS_MIN
+            && share(unexplained, prompt + late) > LATE_SHARE
+            && branches.len() >= BRANCHES_MIN;
+        self.cleared &= many;
+        match self.began {
+            None if many && !self.cleared => self.began = Some((mono, wall)),
+            Some((began, _)) if !many => {
+                let majority_heard = prompt > absent;
+                let long_enough = mono.saturating_sub(began) >= CLEARED_AFTER;
+                if absent == 0 && late == 0 || majority_heard && long_enough {
+                    self.began = None;
+                }
+            }
+            Some((began, _)) => {
+                if prompt > unexplained && mono.saturating_sub(began) >= CLEARED_AFTER {
+                    self.began = None;
+                    self.cleared = true;
+                }
+            }
+            None => {}
+        }
+        for (row, (memory, member)) in rows.iter_mut().zip(members).enumerate() {
+            let joins = memory.suspected || member.agents_late > 0 && !is_explained(row);
+            memory.suspected =
+                self.began.is_some() && joins && member.standing == Standing::Missing;
+        }
+    }
+}
