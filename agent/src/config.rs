@@ -1,12 +1,26 @@
 //! The agent's configuration: `/etc/haidang/agent.toml`. One struct tree, its defaults here and
 //! nowhere else; the commented sample in `deploy/` is tested to equal them.
+//!
+//! The file is also the set of local limits that no collector can lift: what may be probed and
+//! where may be reported to is pinned here. `limits` says what a file may hold.
+
+mod error;
+mod limits;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
+
+pub use self::error::ConfigError;
+pub use self::limits::{ANCHORS_MAX, RESOLVERS_MAX, SERVICES_MAX};
+
+/// Where the file is looked for unless the command line names another.
+pub const DEFAULT_PATH: &str = "/etc/haidang/agent.toml";
+/// Bytes of a file that are read at all: sixteen services with their comments fit many times.
+const FILE_BYTES_MAX: u64 = 256 << 10;
 
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -18,6 +32,10 @@ pub struct Config {
     /// Unix socket for `haidang-agent status`.
     #[serde(default = "default_status_socket")]
     pub status_socket: PathBuf,
+    /// Whether prefixes in 127.0.0.0/8 may stand for the dedicated network: on one machine, to
+    /// show the product.
+    #[serde(default)]
+    pub demo: bool,
     /// Who is reported to.
     #[serde(default)]
     pub collector: Collector,
@@ -42,6 +60,39 @@ pub struct Config {
     /// The journal's bounds.
     #[serde(default)]
     pub journal: Journal,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not TOML of this form, or breaks a limit. The message names
+    /// file, line and key.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.into(), source };
+        let file = std::fs::File::open(path).map_err(read)?;
+        let mut text = String::new();
+        let bytes = std::io::Read::read_to_string(
+            &mut std::io::Read::take(file, FILE_BYTES_MAX + 1),
+            &mut text,
+        )
+        .map_err(read)?;
+        if bytes as u64 > FILE_BYTES_MAX {
+            return Err(ConfigError::TooLarge { path: path.into(), bytes_max: FILE_BYTES_MAX });
+        }
+        Self::parse(&text, path)
+    }
+
+    /// Reads the text of a file. `path` is named in messages only.
+    ///
+    /// # Errors
+    /// When it is not TOML of this form, or breaks a limit.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::form(path, text, &error))?;
+        limits::check(&config).map_err(|problem| ConfigError::limit(path, text, problem))?;
+        Ok(config)
+    }
 }
 
 /// Collectors.
@@ -217,3 +268,6 @@ fn default_status_socket() -> PathBuf {
 fn default_status() -> u16 {
     200
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,6 +242,10 @@ impl Detector {
 }
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
 pub(crate) mod scenes;
 #[cfg(test)]
 mod simulation;

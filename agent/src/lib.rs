@@ -4,8 +4,10 @@
 //! `report` and `journal` keep → `uplink` sends. `run` alone spawns.
 
 pub mod config;
+pub mod link;
 pub mod schedule;
 pub mod evidence;
 pub mod connectivity;
 pub mod language;
 pub mod check;
+pub mod journal;

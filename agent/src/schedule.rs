@@ -79,7 +79,8 @@ pub struct CyclePlan {
     pub tcp_deadline: Duration,
     /// Whether to go on to DNS (L3) and services (L4) when an anchor answered.
     pub climb: bool,
-    /// How long each DNS query and each service exchange may take.
+    /// How long each DNS question and each service exchange may take. A question is sent again
+    /// within it, as resolvers' clients do, so that a lost packet is no broken resolver.
     pub climb_deadline: Duration,
     /// Whether to send the probes without binding: the leak probe and, where one is
     /// configured, the Internet canary.

@@ -128,7 +128,8 @@ impl EchoSocket {
         deadline: Duration,
     ) -> Result<(), EchoError> {
         let mut nonce: Nonce = [0; _];
-        getrandom::fill(&mut nonce).map_err(|error| EchoError::Random { source: error.into() })?;
+        getrandom::fill(&mut nonce)
+            .map_err(|error| EchoError::Random { source: io::Error::other(error.to_string()) })?;
         self.sequence = self.sequence.wrapping_add(1);
         let to = self.target.ip();
         write_request(to, self.sequence, &nonce, payload_bytes, &mut self.packet);

@@ -179,3 +179,6 @@ fn source_leaks(cycle: &Cycle, network_prefixes: &[IpNet]) -> Option<bool> {
         |address| !network_prefixes.iter().any(|prefix: &IpNet| prefix.contains(address));
     (!seen.is_empty()).then(|| seen.iter().any(is_outside))
 }
+
+#[cfg(test)]
+mod tests;

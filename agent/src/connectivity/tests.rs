@@ -1,91 +1,15 @@
-//! The detector's rules, one by one, and its laws.
+//! The detector's rules, one by one.
 
 use haidang_proto::model::verdict::{DnsCause, DownCause, ServiceCause};
-use proptest::prelude::*;
 
-use crate::evidence::{Anchor, Canary, Dns, Echo, PathMtu, ServiceAnswer, Tcp, Unbound};
-use crate::schedule::{EchoTrust, PathMtuDoubt};
+use crate::evidence::{Anchor, Dns, Echo, PathMtu, ServiceAnswer, Tcp};
+use crate::schedule::PathMtuDoubt;
 
+use super::bench::{Bench, changed, echo_only};
 use super::scenes::{
-    answered, at, core_dark, dark, dedicated, fault, healthy, ip, local_faults, ms, no_address,
-    no_carrier, no_route, silent,
+    at, core_dark, dark, healthy, local_faults, ms, no_address, no_carrier, no_route, silent,
 };
 use super::*;
-
-/// A detector and its clock, in milliseconds.
-struct Bench {
-    detector: Detector,
-    now_ms: u64,
-    events: Vec<Event>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let detector = Detector::new(&config::Verdict::default(), &dedicated(), at(1_000));
-        Self { detector, now_ms: 1_000, events: Vec::new() }
-    }
-
-    /// After the warm-up, connected.
-    fn connected() -> Self {
-        let mut bench = Self::new();
-        bench.sees(&healthy(), 40);
-        bench.is(Verdict::Connected);
-        bench.events.clear();
-        bench
-    }
-
-    /// After a committed outage.
-    fn down() -> Self {
-        let mut bench = Self::connected();
-        bench.sees(&core_dark(), 4);
-        bench.is(Verdict::Disconnected(DownCause::CoreUnreachable));
-        bench.events.clear();
-        bench
-    }
-
-    /// Sees so many equal cycles, a second apart, each of 100 ms.
-    fn sees(&mut self, cycle: &Cycle, times: u32) {
-        (0..times).for_each(|_| self.sees_after(cycle, 1_000));
-    }
-
-    fn sees_after(&mut self, cycle: &Cycle, gap_ms: u64) {
-        self.now_ms += gap_ms;
-        let started = at(self.now_ms - 100).moment;
-        self.events.extend(self.detector.observe(cycle, started, at(self.now_ms)));
-    }
-
-    #[track_caller]
-    fn is(&self, verdict: Verdict) {
-        assert_eq!(self.detector.verdict(), verdict);
-    }
-
-    #[track_caller]
-    fn is_state(&self, state: &str) {
-        assert_eq!(self.detector.verdict().state(), state);
-    }
-
-    fn has(&self, flag: Flag) -> bool {
-        self.detector.flags().contains(flag)
-    }
-
-    fn last_transition(&self) -> &Transition {
-        let transition = self.events.iter().rev().find_map(|event| match event {
-            Event::Transition(transition) => Some(transition),
-            _ => None,
-        });
-        transition.expect("something was committed")
-    }
-}
-
-fn changed(mut cycle: Cycle, change: impl FnOnce(&mut Cycle)) -> Cycle {
-    change(&mut cycle);
-    cycle
-}
-
-fn echo_only(mut cycle: Cycle) -> Cycle {
-    cycle.anchors.iter_mut().for_each(|anchor| anchor.tcp = Tcp::NotTried);
-    cycle
-}
 
 const RECOVERING: Verdict = Verdict::Degraded(DegradedCause::Recovering);
 
@@ -414,78 +338,6 @@ fn bad_and_unclear_cycles_in_turn_do_not_keep_a_path_up() {
 }
 
 #[test]
-fn security_flags_follow_their_evidence_and_outlast_its_absence() {
-    let around = Unbound::Reached { source: ip("192.0.2.7"), dedicated: false };
-    let leaking = changed(healthy(), |cycle| cycle.unbound = Some(around));
-    let unasked = changed(healthy(), |cycle| cycle.unbound = None);
-    let mut bench = Bench::connected();
-    bench.sees(&leaking, 1);
-    bench.sees(&unasked, 50);
-    assert!(bench.has(Flag::Leak));
-    bench.sees(&healthy(), 1);
-    assert!(!bench.has(Flag::Leak));
-
-    let seen_outside = changed(healthy(), |cycle| {
-        let seen_source = Some(ip("192.0.2.7"));
-        cycle.services[0].answer = ServiceAnswer::Right { took: ms(9), seen_source };
-    });
-    bench.sees(&seen_outside, 1);
-    assert!(bench.has(Flag::Leak));
-
-    let dual = changed(healthy(), |cycle| {
-        let surroundings = cycle.link.surroundings.as_mut().expect("the scene has them");
-        surroundings.other_routed_interfaces.push("wlan0".into());
-    });
-    bench.sees(&dual, 1);
-    assert!(bench.has(Flag::DualHomed) && !bench.has(Flag::Bridging));
-    let bridging = changed(dual, |cycle| {
-        cycle.link.surroundings.as_mut().expect("the scene has them").forwarding = true;
-    });
-    bench.sees(&bridging, 1);
-    assert!(bench.has(Flag::Bridging));
-    let unread = changed(healthy(), |cycle| cycle.link.surroundings = Err(fault()));
-    bench.sees(&unread, 5);
-    assert!(bench.has(Flag::Bridging), "what could not be read clears nothing");
-    bench.sees(&healthy(), 1);
-    assert_eq!(bench.detector.flags(), Flags::NONE);
-
-    let online = changed(healthy(), |cycle| cycle.canary = Some(Canary::Reached));
-    bench.sees(&online, 1);
-    assert!(bench.has(Flag::InternetReachable));
-}
-
-#[test]
-fn forwarding_with_nowhere_else_to_forward_to_joins_nothing() {
-    let container_host = changed(healthy(), |cycle| {
-        cycle.link.surroundings.as_mut().expect("the scene has them").forwarding = true;
-    });
-    let mut bench = Bench::connected();
-    bench.sees(&container_host, 1);
-    assert!(!bench.has(Flag::Bridging));
-}
-
-#[test]
-fn echo_that_is_shut_or_filtered_leaves_the_work_to_tcp() {
-    let with_echo = |echo: Echo| {
-        changed(healthy(), |cycle| {
-            cycle.anchors.iter_mut().for_each(|anchor| anchor.echo = echo.clone());
-        })
-    };
-    let mut bench = Bench::connected();
-    bench.sees(&with_echo(Echo::Forbidden), 5);
-    assert!(bench.has(Flag::IcmpUnavailable) && !bench.has(Flag::IcmpFiltered));
-    assert_eq!(bench.detector.outlook().echo, EchoTrust::Useless);
-    bench.is(Verdict::Connected);
-    bench.sees(&with_echo(silent()), 1);
-    assert_eq!(bench.detector.outlook().echo, EchoTrust::Useless);
-    assert!(!bench.has(Flag::IcmpFiltered));
-    bench.sees(&with_echo(silent()), 2);
-    assert!(bench.has(Flag::IcmpFiltered) && !bench.has(Flag::IcmpUnavailable));
-    bench.sees(&healthy(), 1);
-    assert_eq!(bench.detector.outlook().echo, EchoTrust::Trusted);
-}
-
-#[test]
 fn evidence_is_empty_when_connected_and_bounded_otherwise() {
     let mut bench = Bench::connected();
     assert_eq!(bench.detector.evidence(), []);
@@ -499,113 +351,5 @@ fn evidence_is_empty_when_connected_and_bounded_otherwise() {
     for fact in evidence {
         assert!(fact.subject.len() <= haidang_proto::model::fact::FACT_TEXT_BYTES_MAX);
         assert!(!fact.subject.chars().any(char::is_control));
-    }
-}
-
-fn any_echo() -> impl Strategy<Value = Echo> {
-    prop_oneof![
-        Just(answered(ms(5))),
-        (0u32..5, 0u32..5).prop_map(|(sent, late)| Echo::Silent { sent, late }),
-        (0u32..5, proptest::collection::vec(0u64..3_000, 0..4), 0u32..3).prop_map(
-            |(sent, rtts, late)| Echo::Answered {
-                sent,
-                rtts: rtts.into_iter().map(ms).collect(),
-                late
-            }
-        ),
-        Just(Echo::Rejected { sent: 2, by: ip("198.18.10.1"), kind: 3, code: 1 }),
-        Just(Echo::Unsendable(fault())),
-        Just(Echo::Forbidden),
-        Just(Echo::NotTried),
-    ]
-}
-
-fn any_tcp() -> impl Strategy<Value = Tcp> {
-    prop_oneof![
-        Just(Tcp::Proved { connect: ms(6) }),
-        Just(Tcp::Connected { connect: ms(6) }),
-        Just(Tcp::Impostor { presented: "CN=Box".into() }),
-        Just(Tcp::Refused),
-        Just(Tcp::Silent),
-        Just(Tcp::Unsendable(fault())),
-        Just(Tcp::NotTried),
-    ]
-}
-
-fn any_cycle() -> impl Strategy<Value = Cycle> {
-    let scene = proptest::sample::select(vec![
-        healthy(),
-        healthy(),
-        dark(),
-        core_dark(),
-        no_carrier(),
-        no_address(),
-        no_route(),
-        local_faults(),
-    ]);
-    let anchors = proptest::option::of(proptest::collection::vec((any_echo(), any_tcp()), 0..4));
-    (scene, anchors, 0u64..120).prop_map(|(mut cycle, anchors, lag)| {
-        if let Some(anchors) = anchors {
-            let pattern = cycle.anchors[0].clone();
-            cycle.anchors = anchors
-                .into_iter()
-                .map(|(echo, tcp)| Anchor { echo, tcp, ..pattern.clone() })
-                .collect();
-        }
-        cycle.prober_lag_max = ms(lag);
-        cycle
-    })
-}
-
-fn is_positive(cycle: &Cycle) -> bool {
-    matches!(ladder::judge(cycle, ms(50)), Judgement::Good { .. })
-}
-
-proptest! {
-    #[test]
-    fn the_laws_of_the_verdict_hold_for_any_sequence(
-        cycles in proptest::collection::vec((any_cycle(), 1u64..20_000, 0u64..9_000), 1..120),
-    ) {
-        let mut detector = Detector::new(&config::Verdict::default(), &dedicated(), at(1_000));
-        let (mut boottime, mut slept) = (1_000, 0);
-        let mut unproved = 0;
-        for (cycle, gap, sleep) in &cycles {
-            // Most gaps are awake; some hold a sleep, short or long.
-            let sleep = if sleep % 7 == 0 { *sleep } else { 0 };
-            boottime += gap + sleep;
-            slept += sleep;
-            let now = Now { monotonic: ms(boottime - slept), ..at(boottime) };
-            let before = detector.verdict();
-            let events = detector.observe(cycle, at(boottime - 1).moment, now);
-            let transitions: Vec<_> = events.iter().filter_map(|event| match event {
-                Event::Transition(transition) => Some((transition.from, transition.to)),
-                _ => None,
-            }).collect();
-            if before == detector.verdict() {
-                prop_assert_eq!(transitions, []);
-            } else {
-                prop_assert_eq!(transitions, [(before, detector.verdict())]);
-            }
-            unproved = if is_positive(cycle) { 0 } else { unproved + 1 };
-            if detector.verdict().family() == Family::Up {
-                prop_assert!(unproved < 8, "up after {} cycles without proof", unproved);
-            }
-            let quality = detector.take_quality();
-            prop_assert_eq!(quality.sent, quality.received + quality.late + quality.lost);
-            prop_assert_eq!(quality.rtt.count(), u64::from(quality.received));
-            detector.outlook();
-        }
-    }
-
-    #[test]
-    fn local_faults_alone_turn_nothing_green_or_down(
-        start in any_cycle(), gaps in proptest::collection::vec(1u64..10_000, 4..60),
-    ) {
-        let mut bench = Bench::new();
-        bench.sees(&start, 1);
-        for gap in gaps {
-            bench.sees_after(&local_faults(), gap);
-            prop_assert_eq!(bench.detector.verdict().family(), Family::Unknown);
-        }
     }
 }

@@ -39,7 +39,7 @@ fn the_first_cycle_comes_within_a_period_at_a_phase_of_its_own() {
     // Four quarters of a period, each with about a quarter of the agents.
     for quarter in 0..4 {
         let from = secs(100 + quarter);
-        let there = phases.iter().filter(|next| (from..from + secs(1)).contains(next)).count();
+        let there = phases.iter().filter(|next| (from..from + secs(1)).contains(*next)).count();
         assert!((150..350).contains(&there), "{there} of 1000 in second {quarter}");
     }
     assert_eq!(schedule().next(), schedule().next());

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use prost::Message;
 use uuid::Uuid;
 
 use crate::wire;
@@ -198,6 +199,21 @@ impl From<Record> for wire::Record {
             event: Some(event),
         }
     }
+}
+
+/// A record as an agent keeps it on disk: the bytes of its wire message.
+pub fn encode_record(record: &Record) -> Vec<u8> {
+    wire::Record::from(record.clone()).encode_to_vec()
+}
+
+/// A record from disk.
+///
+/// # Errors
+/// When the bytes are not a record, or break a limit of the wire.
+pub fn decode_record(bytes: &[u8]) -> Result<Record, WireError> {
+    wire::Record::decode(bytes)
+        .map_err(|_| WireError::new("record", "is not a protobuf message"))?
+        .try_into()
 }
 
 /// Latest wall clock that is accepted, year 2255: later dates are garbage that would not survive

@@ -1,0 +1,196 @@
+//! The journal's directory: every call that touches the disk, and what makes each durable.
+//!
+//! In tests it also keeps a ledger of what was made durable, so that a power cut can be played:
+//! killing a process would leave everything in the page cache and could not show a missing sync.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::JournalError;
+
+/// Segments are read at all up to this many: more were not made by a journal.
+const FILES_MAX: usize = 64;
+
+/// A directory of segments.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    #[cfg(test)]
+    ledger: std::cell::RefCell<ledger::Ledger>,
+}
+
+impl Directory {
+    /// Opens the directory, or makes it.
+    pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed("make directory", path))?;
+        if let Some(parent) = path.parent() {
+            sync_directory(parent)?;
+        }
+        Ok(Self {
+            path: path.into(),
+            #[cfg(test)]
+            ledger: std::cell::RefCell::default(),
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// First sequence number, by name, and size of each segment, oldest first.
+    pub(super) fn segments(&self) -> Result<Vec<(u64, u64)>, JournalError> {
+        let failed = || failed("list", &self.path);
+        let mut segments = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed())?.take(FILES_MAX) {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name();
+            let stem = name.to_str().and_then(|name| name.strip_suffix(".journal"));
+            if let Some(first_seq) = stem.and_then(|stem| stem.parse().ok()) {
+                segments.push((first_seq, entry.metadata().map_err(failed())?.len()));
+            }
+        }
+        segments.sort_unstable();
+        Ok(segments)
+    }
+
+    pub(super) fn open_to_read(&self, name: &str) -> Result<File, JournalError> {
+        let path = self.path.join(name);
+        File::open(&path).map_err(failed("open", &path))
+    }
+
+    pub(super) fn open_to_append(&self, name: &str) -> Result<File, JournalError> {
+        let path = self.path.join(name);
+        OpenOptions::new().append(true).open(&path).map_err(failed("open", &path))
+    }
+
+    /// Makes a segment and its entry durable before it returns.
+    pub(super) fn create(&self, name: &str, header: &[u8]) -> Result<File, JournalError> {
+        let path = self.path.join(name);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("create", &path))?;
+        file.write_all(header).map_err(failed("write to", &path))?;
+        self.sync(&file, name, header.len() as u64)?;
+        self.sync_entries()?;
+        self.open_to_append(name)
+    }
+
+    /// Makes the first `bytes` bytes of a segment, all there are, durable.
+    pub(super) fn sync(&self, file: &File, name: &str, bytes: u64) -> Result<(), JournalError> {
+        file.sync_data().map_err(failed("sync", &self.path.join(name)))?;
+        #[cfg(test)]
+        self.ledger.borrow_mut().synced(name, bytes);
+        #[cfg(not(test))]
+        let _ = bytes;
+        Ok(())
+    }
+
+    pub(super) fn truncate(&self, file: &File, name: &str, bytes: u64) -> Result<(), JournalError> {
+        file.set_len(bytes).map_err(failed("truncate", &self.path.join(name)))?;
+        self.sync(file, name, bytes)
+    }
+
+    pub(super) fn remove(&self, name: &str) -> Result<(), JournalError> {
+        let path = self.path.join(name);
+        fs::remove_file(&path).map_err(failed("remove", &path))?;
+        self.sync_entries()
+    }
+
+    /// Removes what an interrupted beginning left behind.
+    pub(super) fn clear(&self) -> Result<(), JournalError> {
+        for (first_seq, _) in self.segments()? {
+            self.remove(&super::segment_name(first_seq))?;
+        }
+        Ok(())
+    }
+
+    /// Moves everything to a directory beside this one, in place of what was set aside before,
+    /// and begins an empty one.
+    pub(super) fn set_aside(&self) -> Result<PathBuf, JournalError> {
+        let mut aside = self.path.clone().into_os_string();
+        aside.push(".damaged");
+        let aside = PathBuf::from(aside);
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &aside)(error));
+            }
+            _ => {}
+        }
+        fs::rename(&self.path, &aside).map_err(failed("set aside", &self.path))?;
+        Self::open(&self.path)?;
+        Ok(aside)
+    }
+
+    fn sync_entries(&self) -> Result<(), JournalError> {
+        sync_directory(&self.path)?;
+        #[cfg(test)]
+        self.ledger.borrow_mut().entries_synced(&self.path);
+        Ok(())
+    }
+
+    /// What a power cut leaves of the directory: only what was synced.
+    #[cfg(test)]
+    pub(super) fn cut_power(&self) {
+        self.ledger.borrow().forget_unsynced(&self.path);
+    }
+}
+
+fn sync_directory(path: &Path) -> Result<(), JournalError> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(failed("sync", path))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> JournalError {
+    move |source| JournalError::Disk { action, path: path.into(), source }
+}
+
+#[cfg(test)]
+mod ledger {
+    use std::collections::{HashMap, HashSet};
+    use std::fs::{self, OpenOptions};
+    use std::path::Path;
+
+    /// What a power cut could not take.
+    #[derive(Debug, Default)]
+    pub(super) struct Ledger {
+        bytes: HashMap<String, u64>,
+        entries: HashSet<String>,
+    }
+
+    impl Ledger {
+        pub(super) fn synced(&mut self, name: &str, bytes: u64) {
+            self.bytes.insert(name.into(), bytes);
+        }
+
+        pub(super) fn entries_synced(&mut self, directory: &Path) {
+            let entries = fs::read_dir(directory).unwrap();
+            self.entries = entries.map(|entry| name(&entry.unwrap())).collect();
+        }
+
+        pub(super) fn forget_unsynced(&self, directory: &Path) {
+            for entry in fs::read_dir(directory).unwrap() {
+                let entry = entry.unwrap();
+                let file = OpenOptions::new().write(true).open(entry.path()).unwrap();
+                match self.bytes.get(&name(&entry)) {
+                    Some(bytes) if self.entries.contains(&name(&entry)) => {
+                        file.set_len(*bytes).unwrap();
+                    }
+                    _ => fs::remove_file(entry.path()).unwrap(),
+                }
+            }
+        }
+    }
+
+    fn name(entry: &fs::DirEntry) -> String {
+        entry.file_name().into_string().unwrap()
+    }
+}

@@ -1,0 +1,236 @@
+//! L0: what the kernel says of the dedicated interface, the way to the anchors and what else this
+//! machine is attached to.
+//!
+//! The platform dumps device, address and route facts afresh for each cycle
+//! (`link/linux.rs`; Windows gets a file of its own beside it); what they mean is decided here,
+//! without any system call. Kernel events only wake ([`Changes`]): the deletion of an IPv4 route
+//! when its link goes down is never announced, and a full socket loses events.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::config::InterfaceSelector;
+use crate::evidence::{Address, Interface, Link};
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+#[cfg(target_os = "linux")]
+pub use linux::{Changes, ChangesError, Kernel};
+
+/// Addresses outside the prefixes that the evidence names.
+const OTHERS_MAX: usize = 8;
+/// Other interfaces that the evidence names; more would not change any verdict.
+const OTHER_INTERFACES_MAX: usize = 16;
+
+/// What one dump says.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The evidence.
+    pub link: Link,
+    /// The addresses that probes bind to, one a family at most.
+    pub sources: Sources,
+    /// MTU of the dedicated interface.
+    pub mtu: Option<u32>,
+}
+
+/// The addresses of the dedicated interface inside the agency's prefixes that probes bind to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sources {
+    /// For IPv4 targets.
+    pub v4: Option<IpAddr>,
+    /// For IPv6 targets.
+    pub v6: Option<IpAddr>,
+}
+
+impl Sources {
+    /// The one for a target.
+    pub fn toward(&self, target: IpAddr) -> Option<IpAddr> {
+        if target.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+/// A network device, as dumped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Device {
+    index: u32,
+    name: String,
+    mac: Vec<u8>,
+    mtu: Option<u32>,
+    admin_up: bool,
+    carrier: bool,
+    loopback: bool,
+    kind: DeviceKind,
+    /// The bridge or bond it belongs to.
+    controller: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeviceKind {
+    /// No kind is named: hardware.
+    Hardware,
+    Bridge,
+    Other,
+}
+
+/// An address of a device, as dumped; tentative and failed ones are left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct DeviceAddress {
+    index: u32,
+    /// The address with its prefix length.
+    net: IpNet,
+    /// Past its preferred lifetime.
+    deprecated: bool,
+}
+
+/// A unicast route of the main table, as dumped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct TableRoute {
+    index: u32,
+    destination: IpNet,
+}
+
+/// Finds the dedicated interface. `remembered` is the index it had last time: an interface that
+/// is known by its prefix alone stays the dedicated one when it loses its address.
+fn select<'a>(
+    devices: &'a [Device],
+    addresses: &[DeviceAddress],
+    selector: &InterfaceSelector,
+    remembered: Option<u32>,
+) -> Option<&'a Device> {
+    match selector {
+        InterfaceSelector::Name(name) => devices.iter().find(|device| device.name == *name),
+        InterfaceSelector::Mac(mac) => {
+            let mac = read_mac(mac)?;
+            // Ports of a bridge or bond and VLANs share a hardware address with what carries
+            // the traffic: prefer the one that belongs to nothing, then the hardware.
+            devices.iter().filter(|device| device.mac == mac).min_by_key(|device| {
+                (device.controller.is_some(), device.kind != DeviceKind::Hardware, device.index)
+            })
+        }
+        InterfaceSelector::Prefix(prefix) => {
+            let has = |device: &&Device| {
+                addresses.iter().any(|address| {
+                    address.index == device.index && prefix.contains(&address.net.addr())
+                })
+            };
+            devices
+                .iter()
+                .find(has)
+                .or_else(|| devices.iter().find(|device| Some(device.index) == remembered))
+        }
+    }
+}
+
+/// Six bytes in hexadecimal, between colons or hyphens.
+fn read_mac(text: &str) -> Option<Vec<u8>> {
+    let bytes = text
+        .split([':', '-'])
+        .map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten());
+    bytes.collect::<Option<Vec<u8>>>().filter(|mac| mac.len() == 6)
+}
+
+fn interface(device: Option<&Device>) -> Interface {
+    match device {
+        None => Interface::Missing,
+        Some(Device { name, admin_up: false, .. }) => Interface::AdminDown { name: name.clone() },
+        Some(Device { name, carrier: false, .. }) => Interface::NoCarrier { name: name.clone() },
+        Some(Device { name, index, .. }) => Interface::Up { name: name.clone(), index: *index },
+    }
+}
+
+/// The addresses to bind to: of each family the first inside the prefixes, preferred ones before
+/// deprecated ones.
+fn sources(device: &Device, addresses: &[DeviceAddress], local_prefixes: &[IpNet]) -> Sources {
+    let first = |v4: bool| {
+        addresses
+            .iter()
+            .filter(|address| address.index == device.index)
+            .filter(|address| address.net.addr().is_ipv4() == v4)
+            .filter(|address| inside(local_prefixes, address.net.addr()))
+            .min_by_key(|address| address.deprecated)
+            .map(|address| address.net.addr())
+    };
+    Sources { v4: first(true), v6: first(false) }
+}
+
+fn address(
+    device: Option<&Device>,
+    addresses: &[DeviceAddress],
+    sources: Sources,
+    first_anchor: Option<IpAddr>,
+) -> Address {
+    let toward_anchor = first_anchor.and_then(|anchor| sources.toward(anchor));
+    match toward_anchor.or(sources.v4).or(sources.v6) {
+        Some(source) => Address::Present(source),
+        None => Address::Absent {
+            others: addresses
+                .iter()
+                .filter(|address| device.is_some_and(|device| device.index == address.index))
+                .map(|address| address.net.addr())
+                .take(OTHERS_MAX)
+                .collect(),
+        },
+    }
+}
+
+/// Other interfaces that lead somewhere: up, with an address, and with a route beyond the subnets
+/// of their own addresses. A port of a bridge carries no route of its own; a container's veth
+/// has no address, or no route but to its own subnet. An interface all of whose addresses are
+/// the dedicated network's is a second leg of the same network.
+fn other_routed<'a>(
+    dedicated: Option<&Device>,
+    devices: &'a [Device],
+    addresses: &[DeviceAddress],
+    routes: &[TableRoute],
+    network_prefixes: &[IpNet],
+) -> Vec<&'a Device> {
+    let others = devices.iter().filter(|device| {
+        let is_dedicated = dedicated.is_some_and(|dedicated| dedicated.index == device.index);
+        if is_dedicated || device.loopback || !device.admin_up || device.controller.is_some() {
+            return false;
+        }
+        let own: Vec<IpNet> = addresses
+            .iter()
+            .filter(|address| address.index == device.index && !is_link_local(address.net.addr()))
+            .map(|address| address.net)
+            .collect();
+        let foreign = own.iter().any(|net| !inside(network_prefixes, net.addr()));
+        let leads_beyond = routes.iter().any(|route| {
+            route.index == device.index
+                && !is_link_local(route.destination.addr())
+                && !own.iter().any(|net| net.contains(&route.destination))
+        });
+        foreign && leads_beyond
+    });
+    others.take(OTHER_INTERFACES_MAX).collect()
+}
+
+/// Whether the dedicated interface shares a bridge with another, or is a bridge over more than
+/// one piece of hardware.
+fn is_bridged(dedicated: &Device, devices: &[Device]) -> bool {
+    let ports = |bridge: u32| devices.iter().filter(move |port| port.controller == Some(bridge));
+    let is_bridge = |index: u32| {
+        devices.iter().any(|device| device.index == index && device.kind == DeviceKind::Bridge)
+    };
+    let as_port =
+        dedicated.controller.is_some_and(|bridge| is_bridge(bridge) && ports(bridge).count() > 1);
+    let as_bridge = dedicated.kind == DeviceKind::Bridge
+        && ports(dedicated.index).filter(|port| port.kind == DeviceKind::Hardware).count() > 1;
+    as_port || as_bridge
+}
+
+fn inside(prefixes: &[IpNet], address: IpAddr) -> bool {
+    prefixes.iter().any(|prefix| prefix.contains(&address))
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,340 @@
+//! The kernel's view on Linux: one rtnetlink connection for each dump, driven and closed within
+//! it, so that nothing is left over from a lost or interrupted one.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::Handle;
+use rustix::io::Errno;
+
+use super::{
+    Device, DeviceAddress, Snapshot, Sources, TableRoute, address, interface, is_bridged,
+    other_routed, select, sources,
+};
+use crate::config::Dedicated;
+use crate::evidence::{
+    Address, Interface, Link, LocalFault, Neighbour, Route, RouteLookup, Surroundings,
+};
+
+mod changes;
+mod decode;
+
+use decode::{device, device_address, judge_route, neighbour_state, table_routes};
+
+pub use changes::{Changes, ChangesError};
+
+/// All dumps of one snapshot together: the kernel answers within milliseconds; a machine that
+/// takes longer is starved, which is a fault of its own.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Entries of one dump. More devices, addresses or routes than an office machine can have would
+/// make each cycle expensive; then nothing is said.
+const ENTRIES_MAX: usize = 10_000;
+/// Attempts at a dump that the kernel marks as interrupted by a change, or that overran.
+const ATTEMPTS_MAX: usize = 3;
+
+/// The kernel's network state, dumped on demand.
+#[derive(Debug, Default)]
+pub struct Kernel {
+    /// Index of the dedicated interface when it was last seen.
+    remembered: Option<u32>,
+}
+
+/// Everything dumped at once.
+struct Dump {
+    devices: Vec<Device>,
+    addresses: Vec<DeviceAddress>,
+    routes: Result<Vec<TableRoute>, LocalFault>,
+}
+
+impl Kernel {
+    /// Nothing is asked before the first snapshot.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Dumps links, addresses and routes, and looks each anchor up in the FIB. Takes
+    /// [`SNAPSHOT_TIMEOUT`] at most; what cannot be read is `Unreadable`.
+    pub async fn snapshot(&mut self, dedicated: &Dedicated, anchors: &[IpAddr]) -> Snapshot {
+        let remembered = self.remembered;
+        let work = |handle| async move {
+            let dump = dump(&handle).await?;
+            Ok(evaluate(&handle, dump, dedicated, anchors, remembered).await)
+        };
+        match with_kernel(work).await {
+            Ok((snapshot, index)) => {
+                self.remembered = index.or(remembered);
+                snapshot
+            }
+            Err(fault) => unreadable(&fault, anchors),
+        }
+    }
+
+    /// Neighbour state of each gateway on the interface of that index.
+    pub async fn neighbours(&self, index: u32, gateways: &[IpAddr]) -> Vec<Neighbour> {
+        let work = |handle| async move {
+            let mut states = Vec::with_capacity(gateways.len());
+            for gateway in gateways {
+                states.push(neighbour(&handle, index, *gateway).await);
+            }
+            Ok(states)
+        };
+        with_kernel(work).await.unwrap_or_else(|fault: LocalFault| {
+            gateways.iter().map(|_| Neighbour::Unreadable(fault.clone())).collect()
+        })
+    }
+}
+
+/// Opens a connection, drives it while `work` uses it, and closes it.
+async fn with_kernel<T, W, F>(work: W) -> Result<T, LocalFault>
+where
+    W: FnOnce(Handle) -> F,
+    F: Future<Output = Result<T, LocalFault>>,
+{
+    let (connection, handle, _unasked) = rtnetlink::new_connection()
+        .map_err(|error| LocalFault(format!("cannot open a netlink socket: {error}")))?;
+    tokio::select! {
+        outcome = tokio::time::timeout(SNAPSHOT_TIMEOUT, work(handle)) => outcome
+            .unwrap_or_else(|_| Err(LocalFault(format!(
+                "the kernel did not answer over netlink within {} s", SNAPSHOT_TIMEOUT.as_secs()
+            )))),
+        () = connection => Err(LocalFault("the netlink connection closed by itself".into())),
+    }
+}
+
+async fn dump(handle: &Handle) -> Result<Dump, LocalFault> {
+    let links = all(handle, "links", || RouteNetlinkMessage::GetLink(LinkMessage::default()));
+    let devices = links.await?.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewLink(message) => device(&message),
+        _ => None,
+    });
+    let devices = devices.collect();
+    let addresses =
+        all(handle, "addresses", || RouteNetlinkMessage::GetAddress(AddressMessage::default()));
+    let addresses = addresses.await?.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewAddress(message) => device_address(&message),
+        _ => None,
+    });
+    let addresses = addresses.collect();
+    let routes = all(handle, "routes", || RouteNetlinkMessage::GetRoute(RouteMessage::default()));
+    let routes = routes.await.map(|messages| {
+        let routes = messages.into_iter().map(|message| match message {
+            RouteNetlinkMessage::NewRoute(message) => table_routes(&message),
+            _ => Vec::new(),
+        });
+        routes.flatten().collect()
+    });
+    Ok(Dump { devices, addresses, routes })
+}
+
+/// One dump, complete and consistent, or a fault.
+async fn all(
+    handle: &Handle,
+    what: &'static str,
+    request: impl Fn() -> RouteNetlinkMessage,
+) -> Result<Vec<RouteNetlinkMessage>, LocalFault> {
+    for _ in 0..ATTEMPTS_MAX {
+        let mut message = NetlinkMessage::from(request());
+        message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let fault = |problem: &dyn std::fmt::Display| {
+            LocalFault(format!("cannot dump the kernel's {what}: {problem}"))
+        };
+        let mut answers = handle.clone().request(message).map_err(|error| fault(&error))?;
+        let (mut messages, mut interrupted) = (Vec::new(), false);
+        while let Some(answer) = answers.next().await {
+            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+            match answer.payload {
+                NetlinkPayload::InnerMessage(_) if messages.len() >= ENTRIES_MAX => {
+                    return Err(fault(&format_args!("there are more than {ENTRIES_MAX}")));
+                }
+                NetlinkPayload::InnerMessage(message) => messages.push(message),
+                NetlinkPayload::Error(error) => return Err(fault(&error.to_io())),
+                NetlinkPayload::Overrun(_) => interrupted = true,
+                _ => {}
+            }
+        }
+        if !interrupted {
+            return Ok(messages);
+        }
+    }
+    Err(LocalFault(format!("the kernel's {what} changed during each of {ATTEMPTS_MAX} dumps")))
+}
+
+async fn evaluate(
+    handle: &Handle,
+    dump: Dump,
+    dedicated: &Dedicated,
+    anchors: &[IpAddr],
+    remembered: Option<u32>,
+) -> (Snapshot, Option<u32>) {
+    let Dump { devices, addresses, routes } = dump;
+    let device = select(&devices, &addresses, &dedicated.interface, remembered);
+    let sources = device.map_or_else(Sources::default, |device| {
+        sources(device, &addresses, &dedicated.local_prefixes)
+    });
+    let mut lookups = Vec::with_capacity(anchors.len());
+    for target in anchors {
+        let lookup = lookup(handle, &devices, device, *target, sources.toward(*target)).await;
+        lookups.push(Route { target: *target, lookup });
+    }
+    let surroundings = routes.and_then(|routes| {
+        let others =
+            other_routed(device, &devices, &addresses, &routes, &dedicated.network_prefixes);
+        let names =
+            others.iter().map(|other| other.name.as_str()).chain(device.map(|d| d.name.as_str()));
+        Ok(Surroundings {
+            forwarding: any_forwards(Path::new("/proc/sys/net"), names)?,
+            bridged: device.is_some_and(|device| is_bridged(device, &devices)),
+            other_routed_interfaces: others.iter().map(|other| other.name.clone()).collect(),
+        })
+    });
+    let link = Link {
+        interface: interface(device),
+        address: address(device, &addresses, sources, anchors.first().copied()),
+        routes: lookups,
+        surroundings,
+    };
+    let mtu = device.and_then(|device| device.mtu);
+    (Snapshot { link, sources, mtu }, device.map(|device| device.index))
+}
+
+fn unreadable(fault: &LocalFault, anchors: &[IpAddr]) -> Snapshot {
+    let route =
+        |target: &IpAddr| Route { target: *target, lookup: RouteLookup::Unreadable(fault.clone()) };
+    let link = Link {
+        interface: Interface::Unreadable(fault.clone()),
+        address: Address::Unreadable(fault.clone()),
+        routes: anchors.iter().map(route).collect(),
+        surroundings: Err(fault.clone()),
+    };
+    Snapshot { link, sources: Sources::default(), mtu: None }
+}
+
+/// Asks the FIB where a packet of the bound source would go. The interface is not given: a
+/// device-bound lookup never says "no route", it takes the target for a neighbour.
+async fn lookup(
+    handle: &Handle,
+    devices: &[Device],
+    dedicated: Option<&Device>,
+    target: IpAddr,
+    source: Option<IpAddr>,
+) -> RouteLookup {
+    let mut answer = fib(handle, target, source).await;
+    if matches!(answer, Err(Some(Errno::INVAL))) && source.is_some() {
+        // The kernel no longer owns the source, or a black hole is configured: the lookup
+        // without source tells which.
+        answer = fib(handle, target, None).await;
+    }
+    match answer {
+        Ok(route) => judge_route(&route, devices, dedicated),
+        // EINVAL is how a black-hole route reads (`net/ipv4/fib_semantics.c`, `fib_props`).
+        Err(Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL)) => {
+            RouteLookup::None
+        }
+        Err(Some(errno)) => {
+            RouteLookup::Unreadable(LocalFault(format!("route lookup for {target}: {errno}")))
+        }
+        Err(None) => {
+            RouteLookup::Unreadable(LocalFault(format!("route lookup for {target}: no answer")))
+        }
+    }
+}
+
+async fn fib(
+    handle: &Handle,
+    target: IpAddr,
+    source: Option<IpAddr>,
+) -> Result<RouteMessage, Option<Errno>> {
+    let mut message = RouteMessage::default();
+    let bits = if target.is_ipv4() { 32 } else { 128 };
+    message.header.address_family = family(target);
+    message.header.destination_prefix_length = bits;
+    message.attributes.push(RouteAttribute::Destination(target.into()));
+    if let Some(source) = source {
+        message.header.source_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Source(source.into()));
+    }
+    match one(handle, RouteNetlinkMessage::GetRoute(message)).await? {
+        RouteNetlinkMessage::NewRoute(route) => Ok(route),
+        _ => Err(None),
+    }
+}
+
+async fn neighbour(handle: &Handle, index: u32, gateway: IpAddr) -> Neighbour {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(gateway);
+    message.header.ifindex = index;
+    let destination = match gateway {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    };
+    message.attributes.push(NeighbourAttribute::Destination(destination));
+    let answer = one(handle, RouteNetlinkMessage::GetNeighbour(message)).await;
+    match answer {
+        Ok(RouteNetlinkMessage::NewNeighbour(entry)) => neighbour_state(entry.header.state),
+        Err(Some(Errno::NOENT)) => Neighbour::Absent,
+        Err(Some(errno)) => {
+            Neighbour::Unreadable(LocalFault(format!("neighbour lookup for {gateway}: {errno}")))
+        }
+        Ok(_) | Err(None) => {
+            Neighbour::Unreadable(LocalFault(format!("neighbour lookup for {gateway}: no answer")))
+        }
+    }
+}
+
+/// A request with one answer. `Err(None)`: there was none.
+async fn one(
+    handle: &Handle,
+    request: RouteNetlinkMessage,
+) -> Result<RouteNetlinkMessage, Option<Errno>> {
+    let mut message = NetlinkMessage::from(request);
+    message.header.flags = NLM_F_REQUEST;
+    let mut answers = handle.clone().request(message).map_err(|_| None)?;
+    while let Some(answer) = answers.next().await {
+        match answer.payload {
+            NetlinkPayload::InnerMessage(message) => return Ok(message),
+            NetlinkPayload::Error(error) => {
+                let code = error.code.map(|code| code.get().saturating_neg());
+                return Err(code.map(Errno::from_raw_os_error));
+            }
+            _ => {}
+        }
+    }
+    Err(None)
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+/// Whether packets are forwarded that come in by one of these devices, in either family.
+fn any_forwards<'a>(
+    sys_net: &Path,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<bool, LocalFault> {
+    let mut any = false;
+    for name in names {
+        for family in ["ipv4", "ipv6"] {
+            let file = sys_net.join(family).join("conf").join(name).join("forwarding");
+            match std::fs::read_to_string(&file) {
+                Ok(value) => any |= value.trim() != "0",
+                // No IPv6 here, or the device went away meanwhile: nothing is forwarded by it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(LocalFault(format!("cannot read {}: {error}", file.display())));
+                }
+            }
+        }
+    }
+    Ok(any)
+}

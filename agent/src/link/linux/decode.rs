@@ -1,0 +1,266 @@
+//! Netlink messages to facts. Pure: what a message does not say is left out, never guessed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::neighbour::NeighbourState;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia,
+};
+
+use crate::evidence::{LocalFault, Neighbour, RouteLookup};
+use crate::link::{Device, DeviceAddress, DeviceKind, TableRoute};
+
+pub(super) fn device(message: &LinkMessage) -> Option<Device> {
+    let flags = message.header.flags;
+    let mut device = Device {
+        index: message.header.index,
+        name: String::new(),
+        mac: Vec::new(),
+        mtu: None,
+        admin_up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        loopback: flags.contains(LinkFlags::Loopback),
+        kind: DeviceKind::Hardware,
+        controller: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => device.name.clone_from(name),
+            LinkAttribute::Address(address) => device.mac.clone_from(address),
+            LinkAttribute::Mtu(mtu) => device.mtu = Some(*mtu),
+            LinkAttribute::Controller(index) => device.controller = Some(*index),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(InfoKind::Bridge) => device.kind = DeviceKind::Bridge,
+                        LinkInfo::Kind(_) => device.kind = DeviceKind::Other,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    (!device.name.is_empty()).then_some(device)
+}
+
+pub(super) fn device_address(message: &AddressMessage) -> Option<DeviceAddress> {
+    let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+    let (mut local, mut peer) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            // On a point-to-point link Local is ours and Address the other end's.
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => peer = Some(*address),
+            AddressAttribute::Flags(all) => flags |= *all,
+            _ => {}
+        }
+    }
+    let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
+    let optimistic = flags.contains(AddressFlags::Optimistic);
+    if flags.intersects(unusable) && !optimistic {
+        return None;
+    }
+    Some(DeviceAddress {
+        index: message.header.index,
+        net: IpNet::new(local.or(peer)?, message.header.prefix_len).ok()?,
+        deprecated: flags.contains(AddressFlags::Deprecated),
+    })
+}
+
+/// A route's next hops on their devices; only unicast routes of the main table count.
+pub(super) fn table_routes(message: &RouteMessage) -> Vec<TableRoute> {
+    if message.header.kind != RouteType::Unicast
+        || message.header.table != RouteHeader::RT_TABLE_MAIN
+    {
+        return Vec::new();
+    }
+    let mut indices = Vec::new();
+    let mut destination = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => indices.push(*index),
+            RouteAttribute::MultiPath(hops) => {
+                indices.extend(hops.iter().map(|hop| hop.interface_index));
+            }
+            RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                destination = Some(IpAddr::from(*address));
+            }
+            RouteAttribute::Destination(RouteAddress::Inet6(address)) => {
+                destination = Some(IpAddr::from(*address));
+            }
+            _ => {}
+        }
+    }
+    let anywhere: IpAddr = match message.header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return Vec::new(),
+    };
+    let length = message.header.destination_prefix_length;
+    let Ok(destination) = IpNet::new(destination.unwrap_or(anywhere), length) else {
+        return Vec::new();
+    };
+    indices.into_iter().map(|index| TableRoute { index, destination }).collect()
+}
+
+pub(super) fn judge_route(
+    route: &RouteMessage,
+    devices: &[Device],
+    dedicated: Option<&Device>,
+) -> RouteLookup {
+    if !matches!(route.header.kind, RouteType::Unicast | RouteType::Local | RouteType::Broadcast) {
+        return RouteLookup::None;
+    }
+    let (mut out, mut via) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => out = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some((*address).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => via = Some((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet(address)) => via = Some((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => via = Some((*address).into()),
+            _ => {}
+        }
+    }
+    match (out, dedicated) {
+        (Some(out), Some(dedicated)) if out == dedicated.index => RouteLookup::Dedicated { via },
+        (Some(out), _) => {
+            let name = devices.iter().find(|device| device.index == out);
+            RouteLookup::Elsewhere {
+                interface: name
+                    .map_or_else(|| format!("index {out}"), |device| device.name.clone()),
+            }
+        }
+        (None, _) => {
+            RouteLookup::Unreadable(LocalFault("the kernel's route names no interface".into()))
+        }
+    }
+}
+
+pub(super) fn neighbour_state(state: NeighbourState) -> Neighbour {
+    match state {
+        NeighbourState::Reachable
+        | NeighbourState::Stale
+        | NeighbourState::Delay
+        | NeighbourState::Probe
+        | NeighbourState::Noarp
+        | NeighbourState::Permanent => Neighbour::Known,
+        NeighbourState::Incomplete | NeighbourState::Failed => Neighbour::Unresolved,
+        NeighbourState::None => Neighbour::Absent,
+        other => Neighbour::Unreadable(LocalFault(format!("unknown neighbour state {other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn device(index: u32, name: &str) -> Device {
+        Device {
+            index,
+            name: name.into(),
+            mac: Vec::new(),
+            mtu: None,
+            admin_up: true,
+            carrier: true,
+            loopback: false,
+            kind: DeviceKind::Hardware,
+            controller: None,
+        }
+    }
+
+    fn route(kind: RouteType, attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.kind = kind;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.address_family = AddressFamily::Inet;
+        message.attributes = attributes;
+        message
+    }
+
+    #[track_caller]
+    fn check(kind: RouteType, attributes: Vec<RouteAttribute>, expected: &RouteLookup) {
+        let devices = [device(2, "eth0"), device(3, "eth1")];
+        assert_eq!(judge_route(&route(kind, attributes), &devices, Some(&devices[0])), *expected);
+    }
+
+    #[test]
+    fn a_route_is_dedicated_only_through_the_dedicated_interface() {
+        let gateway = Ipv4Addr::new(198, 18, 10, 1);
+        let via = RouteAttribute::Gateway(RouteAddress::Inet(gateway));
+        let elsewhere = |name: &str| RouteLookup::Elsewhere { interface: name.into() };
+        let unicast = RouteType::Unicast;
+        let dedicated = RouteLookup::Dedicated { via: Some(gateway.into()) };
+        check(unicast, vec![RouteAttribute::Oif(2), via], &dedicated);
+        check(unicast, vec![RouteAttribute::Oif(2)], &RouteLookup::Dedicated { via: None });
+        check(
+            RouteType::Local,
+            vec![RouteAttribute::Oif(2)],
+            &RouteLookup::Dedicated { via: None },
+        );
+        check(unicast, vec![RouteAttribute::Oif(3)], &elsewhere("eth1"));
+        check(unicast, vec![RouteAttribute::Oif(9)], &elsewhere("index 9"));
+        check(RouteType::Unreachable, vec![RouteAttribute::Oif(2)], &RouteLookup::None);
+        check(RouteType::Prohibit, vec![RouteAttribute::Oif(2)], &RouteLookup::None);
+        check(RouteType::BlackHole, Vec::new(), &RouteLookup::None);
+        let nowhere = judge_route(&route(unicast, Vec::new()), &[], None);
+        assert!(matches!(nowhere, RouteLookup::Unreadable(_)));
+    }
+
+    #[test]
+    fn only_unicast_routes_of_the_main_table_count() {
+        let default = route(RouteType::Unicast, vec![RouteAttribute::Oif(3)]);
+        let anywhere = "0.0.0.0/0".parse().unwrap();
+        assert_eq!(table_routes(&default), [TableRoute { index: 3, destination: anywhere }]);
+        let mut local = default.clone();
+        local.header.table = 255;
+        assert_eq!(table_routes(&local), []);
+        assert_eq!(table_routes(&route(RouteType::Unreachable, default.attributes)), []);
+    }
+
+    #[test]
+    fn a_neighbour_is_known_only_by_its_link_layer_address() {
+        for (state, expected) in [
+            (NeighbourState::Reachable, Neighbour::Known),
+            (NeighbourState::Stale, Neighbour::Known),
+            (NeighbourState::Permanent, Neighbour::Known),
+            (NeighbourState::Incomplete, Neighbour::Unresolved),
+            (NeighbourState::Failed, Neighbour::Unresolved),
+            (NeighbourState::None, Neighbour::Absent),
+        ] {
+            assert_eq!(neighbour_state(state), expected);
+        }
+        assert!(matches!(neighbour_state(NeighbourState::Other(3)), Neighbour::Unreadable(_)));
+    }
+
+    #[test]
+    fn a_tentative_address_is_not_usable_and_a_peer_is_not_ours() {
+        let mut message = AddressMessage::default();
+        message.header.index = 2;
+        message.header.prefix_len = 32;
+        let ours: IpAddr = [198, 18, 255, 2].into();
+        message.attributes = vec![
+            AddressAttribute::Address([198, 18, 255, 1].into()),
+            AddressAttribute::Local(ours),
+        ];
+        assert_eq!(device_address(&message).map(|address| address.net.addr()), Some(ours));
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Tentative));
+        assert_eq!(device_address(&message), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_prefix_length_is_survived(length in any::<u8>()) {
+            let mut message = route(RouteType::Unicast, vec![RouteAttribute::Oif(3)]);
+            message.header.destination_prefix_length = length;
+            prop_assert_eq!(table_routes(&message).is_empty(), length > 32);
+        }
+    }
+}
