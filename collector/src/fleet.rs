@@ -9,6 +9,7 @@
 mod agent;
 mod gateway;
 mod judge;
+mod process;
 mod view;
 
 #[cfg(test)]
@@ -20,15 +21,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::agency::{AgencyId, AgentId};
-use haidang_proto::model::goodbye::GoodbyeReason;
+use haidang_proto::model::goodbye::Goodbye;
 use haidang_proto::model::report::Report;
 use jiff::civil::Date;
 
-use crate::incident::{Incidents, Member};
+use crate::incident::{Effect, Incidents, Member, Standing};
 use crate::roster::Roster;
-use crate::snapshot::{AgencyState, Incident, Snapshot, Suppression};
+use crate::snapshot::{AgencyState, Conflict, DisconnectCause, Snapshot, Suppression};
 use agent::{Agent, Heard, Place};
 use gateway::Gateway;
+use process::Turn;
 
 /// A moment on both of the collector's clocks.
 #[derive(Debug, Clone, Copy)]
@@ -40,14 +42,12 @@ pub struct Now {
 }
 
 impl Now {
-    /// The day for validity dates, in Vietnam's time (UTC+7 all year, no leap seconds matter).
+    /// The day for validity dates, in Vietnam's time (UTC+7 all year).
     pub fn day(self) -> Date {
         let unix = self.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seconds = i64::try_from(unix.as_secs()).unwrap_or(i64::MAX);
         jiff::Timestamp::from_second(seconds)
-            .unwrap_or(jiff::Timestamp::MAX)
-            .to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::offset(7)))
-            .date()
+            .map_or(Date::MAX, |now| jiff::tz::offset(7).to_datetime(now).date())
     }
 }
 
@@ -80,7 +80,7 @@ pub struct Arrival {
 }
 
 /// Timing of the fold.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FleetConfig {
     /// Interval in which agents report.
     pub report_interval: Duration,
@@ -100,7 +100,7 @@ impl FleetConfig {
     }
 }
 
-/// A change of one agency's state or cause.
+/// A change of one agency's state, its cause or its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgencyTransition {
     /// The agency.
@@ -111,10 +111,12 @@ pub struct AgencyTransition {
     pub to: AgencyState,
     /// When the fold saw it.
     pub at: SystemTime,
+    /// Why alerts about it are held back, if they are.
+    pub suppressed: Option<Suppression>,
 }
 
 /// What is known of an agent from before this process started.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoredAgent {
     /// Its id.
     pub agent: AgentId,
@@ -124,6 +126,34 @@ pub struct RestoredAgent {
     pub last_verified: Option<SystemTime>,
     /// End of its certificate.
     pub certificate_expiry: SystemTime,
+}
+
+/// What became of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportOutcome {
+    /// It is the agent's present state.
+    Accepted {
+        /// The host facts of this process are not known yet: ask for a full report.
+        full_report_wanted: bool,
+    },
+    /// Something as new is held already; nothing changed.
+    Stale,
+    /// The identity speaks from two machines. Neither counts until [`Fleet::settle_conflict`];
+    /// returned for the report that proves it and for every one after it.
+    Cloned(Conflict),
+    /// The agent was never enrolled, or is retired.
+    AgentUnknown,
+    /// The agent's agency has no row that holds today.
+    AgencyNotInRoster,
+}
+
+/// A gateway to send an echo to, and the agency that it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GatewayCheck {
+    /// The agency.
+    pub agency: AgencyId,
+    /// The gateway.
+    pub address: IpAddr,
 }
 
 /// The live state of all agencies.
@@ -147,7 +177,24 @@ struct Agency {
     outage_restored: bool,
     state: AgencyState,
     since: SystemTime,
+    /// The state that was told last, so that the next transition begins where the last ended.
+    told: AgencyState,
     suppressed: Option<Suppression>,
+}
+
+impl Agency {
+    const fn new(since: SystemTime) -> Self {
+        Self {
+            agents: Vec::new(),
+            gateways: Vec::new(),
+            ever_verified: false,
+            outage_restored: false,
+            state: AgencyState::NotEnrolled,
+            since,
+            told: AgencyState::NotEnrolled,
+            suppressed: None,
+        }
+    }
 }
 
 impl Fleet {
@@ -165,40 +212,39 @@ impl Fleet {
         fleet
     }
 
-    /// Puts another roster in force. Agents and states of agencies that are in both stay.
+    /// The roster in force.
+    pub const fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
+    /// Puts another roster in force. Agents, and the states of agencies that are in both, stay.
     pub fn replace_roster(&mut self, roster: Arc<Roster>, now: Now) {
         let old_roster = std::mem::replace(&mut self.roster, roster);
-        let mut old: HashMap<AgencyId, Agency> = old_roster
-            .agencies()
+        let mut old: Vec<Option<Agency>> =
+            std::mem::take(&mut self.agencies).into_iter().map(Some).collect();
+        let rows = self.roster.agencies();
+        let former: Vec<Option<usize>> = rows
             .iter()
-            .map(|agency| agency.id.clone())
-            .zip(std::mem::take(&mut self.agencies))
+            .map(|entry| old_roster.row(&entry.id).filter(|row| *row < old.len()))
             .collect();
-        self.agencies = self
-            .roster
-            .agencies()
-            .iter()
-            .map(|row| {
-                let mut agency = old.remove(&row.id).unwrap_or(Agency {
-                    agents: Vec::new(),
-                    gateways: Vec::new(),
-                    ever_verified: false,
-                    outage_restored: false,
-                    state: AgencyState::NotEnrolled,
-                    since: now.wall,
-                    suppressed: None,
-                });
-                agency.agents.clear();
-                agency.gateways = row.gateways.iter().copied().map(Gateway::new).collect();
-                agency
-            })
-            .collect();
-        let mut by_agency: Vec<(AgentId, AgencyId)> =
-            self.agents.iter().map(|(id, agent)| (*id, agent.agency.clone())).collect();
-        by_agency.sort_unstable();
-        for (agent, agency) in by_agency {
-            if let Some(row) = self.roster.row(&agency) {
-                self.agencies[row].agents.push(agent);
+        self.incidents.replace_roster(&self.roster, &former);
+        for (entry, former) in rows.iter().zip(former) {
+            let kept = former.and_then(|row| old[row].take());
+            let mut agency = kept.unwrap_or_else(|| Agency::new(now.wall));
+            agency.agents.clear();
+            let mut known = std::mem::take(&mut agency.gateways);
+            for address in &entry.gateways {
+                let at = known.iter().position(|gateway| gateway.address == *address);
+                agency.gateways.push(at.map_or(Gateway::new(*address), |at| known.swap_remove(at)));
+            }
+            self.agencies.push(agency);
+        }
+        let mut agents: Vec<(&AgentId, &Agent)> = self.agents.iter().collect();
+        agents.sort_unstable_by_key(|(id, _)| **id);
+        for (id, agent) in agents {
+            if let Some(row) = self.roster.row(&agent.agency) {
+                self.agencies[row].agents.push(*id);
+                self.agencies[row].ever_verified |= agent.last_verified.is_some();
             }
         }
     }
@@ -206,19 +252,41 @@ impl Fleet {
     /// An agent known from the store.
     pub fn restore(&mut self, restored: RestoredAgent) {
         let RestoredAgent { agent, agency, last_verified, certificate_expiry } = restored;
-        self.enrolled(agent, agency.clone(), certificate_expiry);
-        let Some(live) = self.agents.get_mut(&agent) else { return };
-        live.last_verified = last_verified;
-        if let Some(row) = self.roster.row(&agency) {
-            self.agencies[row].ever_verified |= last_verified.is_some();
+        let row = self.roster.row(&agency);
+        self.enrolled(agent, agency, certificate_expiry);
+        if let Some(live) = self.agents.get_mut(&agent) {
+            live.last_verified = last_verified;
+        }
+        if let Some(row) = row
+            && last_verified.is_some()
+        {
+            self.agencies[row].ever_verified = true;
+            if self.agencies[row].state == AgencyState::NotEnrolled {
+                self.agencies[row].state = AgencyState::Unknown;
+            }
         }
     }
 
-    /// An agency's state when the collector stopped: an open outage stays one, unconfirmed.
-    pub fn restore_state(&mut self, agency: &AgencyId, disconnected: bool, since: SystemTime) {
+    /// The last state that was told of an agency before the collector stopped. An open outage
+    /// stays one, unconfirmed; everything else is unknown until something is heard.
+    pub fn restore_state(&mut self, agency: &AgencyId, last: AgencyState, since: SystemTime) {
         let Some(row) = self.roster.row(agency) else { return };
-        self.agencies[row].outage_restored = disconnected;
-        self.agencies[row].since = since;
+        let agency = &mut self.agencies[row];
+        agency.told = last;
+        agency.since = since;
+        agency.state = match last {
+            AgencyState::NotEnrolled => return,
+            AgencyState::Disconnected(_) => {
+                agency.outage_restored = true;
+                AgencyState::Disconnected(DisconnectCause::Unconfirmed)
+            }
+            AgencyState::Connected
+            | AgencyState::Degraded
+            | AgencyState::OffNetwork
+            | AgencyState::Silent { .. }
+            | AgencyState::Unknown => AgencyState::Unknown,
+        };
+        agency.ever_verified = true;
     }
 
     /// An agent was enrolled, or its certificate renewed.
@@ -241,161 +309,209 @@ impl Fleet {
         }
     }
 
-    /// A report of an authorized agent. Unknown agents and reports older than the last one of
-    /// the same process change nothing.
-    pub fn report(&mut self, agent: AgentId, report: Report, arrival: Arrival, now: Now) {
-        let Some(live) = self.agents.get_mut(&agent) else { return };
-        if !live.is_news(&report) {
-            return;
+    /// A report of an authorized agent: the latest of its process wins, so repeats and
+    /// reordering change nothing.
+    pub fn report(
+        &mut self,
+        agent: AgentId,
+        report: Report,
+        arrival: Arrival,
+        now: Now,
+    ) -> ReportOutcome {
+        let Some(live) = self.agents.get_mut(&agent) else { return ReportOutcome::AgentUnknown };
+        let in_force = |row: &usize| self.roster.agencies()[*row].validity.holds_on(now.day());
+        let Some(row) = self.roster.row(&live.agency).filter(in_force) else {
+            return ReportOutcome::AgencyNotInRoster;
+        };
+        if let Some(conflict) = live.conflict {
+            return ReportOutcome::Cloned(conflict);
         }
-        let row = self.roster.row(&live.agency);
-        let place = place(&self.roster, row, arrival, now);
-        live.stopped = None;
+        let has_host = report.host.is_some();
+        let known_host = live.report.as_ref().is_some_and(|report| report.host.is_some());
+        let full_report_wanted = match live.turn(&report, self.config.report_interval, now.mono) {
+            Turn::Next => !has_host && !known_host,
+            Turn::Another => !has_host,
+            Turn::Stale => return ReportOutcome::Stale,
+            Turn::Returned => {
+                let accepted = live.heard.map_or(arrival.source, |heard| heard.source);
+                let conflict = Conflict { accepted, returned: arrival.source };
+                live.conflict = Some(conflict);
+                return ReportOutcome::Cloned(conflict);
+            }
+        };
+        let place = place(&self.roster, row, arrival, now.day());
+        let agency = &mut self.agencies[row];
+        agency.outage_restored = false;
         if place == Place::Verified {
             live.last_verified = Some(now.wall);
-            if let Some(row) = row {
-                self.agencies[row].ever_verified = true;
-                self.agencies[row].outage_restored = false;
-                for gateway in &mut self.agencies[row].gateways {
-                    gateway.agency_verified();
-                }
+            agency.ever_verified = true;
+            for gateway in &mut agency.gateways {
+                gateway.agency_verified();
             }
         }
-        live.heard =
-            Some(Heard { mono: now.mono, wall: now.wall, source: arrival.source, place });
-        live.take(report, now);
+        let heard = Heard { mono: now.mono, wall: now.wall, source: arrival.source, place };
+        live.take(report, heard, now);
+        ReportOutcome::Accepted { full_report_wanted }
     }
 
     /// A clean stop. Only the process that is known may stop itself.
-    pub fn goodbye(&mut self, agent: AgentId, nonce: [u8; 16], reason: GoodbyeReason) {
+    pub fn goodbye(&mut self, agent: AgentId, goodbye: Goodbye) {
         if let Some(live) = self.agents.get_mut(&agent)
-            && live.process_nonce == Some(nonce)
+            && live.is_current(goodbye.process_nonce)
         {
-            live.stopped = Some(reason);
+            live.stopped = Some(goodbye.reason);
+        }
+    }
+
+    /// An identity that was found on two machines before this process started.
+    pub fn restore_conflict(&mut self, agent: AgentId, conflict: Conflict) {
+        if let Some(live) = self.agents.get_mut(&agent) {
+            live.conflict = Some(conflict);
+        }
+    }
+
+    /// An operator has decided which machine keeps the identity.
+    pub fn settle_conflict(&mut self, agent: AgentId) {
+        if let Some(live) = self.agents.get_mut(&agent) {
+            live.settle();
         }
     }
 
     /// Gateways worth an echo from the core now: those of agencies that were verified, either to
     /// learn whether the gateway answers at all, or because the agency is late.
-    pub fn gateways_to_check(&self, now: Now) -> Vec<IpAddr> {
-        let mut targets = Vec::new();
-        for agency in &self.agencies {
-            let late = !self.heard_within(agency, self.config.doubt_after(), now);
-            for gateway in &agency.gateways {
-                if agency.ever_verified && gateway.wants_check(late, now.mono) {
-                    targets.push(gateway.address);
-                }
+    pub fn gateways_to_check(&self, now: Now) -> Vec<GatewayCheck> {
+        let day = now.day();
+        let mut checks = Vec::new();
+        for (agency, entry) in self.agencies.iter().zip(self.roster.agencies()) {
+            if !agency.ever_verified || agency.gateways.is_empty() || !entry.validity.holds_on(day)
+            {
+                continue;
             }
+            let late = self.is_late(agency, now);
+            let due = agency.gateways.iter().filter(|gateway| gateway.wants_check(late, now.mono));
+            checks.extend(
+                due.map(|due| GatewayCheck { agency: entry.id.clone(), address: due.address }),
+            );
         }
-        targets
+        checks
     }
 
     /// The outcome of one echo to a gateway.
-    pub fn gateway_checked(&mut self, address: IpAddr, answered: bool, now: Now) {
-        let doubt_after = self.config.doubt_after();
-        for row in 0..self.agencies.len() {
-            let verified_now = self.heard_within(&self.agencies[row], doubt_after, now);
-            for gateway in &mut self.agencies[row].gateways {
-                if gateway.address == address {
-                    gateway.checked(answered, verified_now, now.mono);
-                }
-            }
+    pub fn gateway_checked(&mut self, check: &GatewayCheck, answered: bool, now: Now) {
+        let Some(row) = self.roster.row(&check.agency) else { return };
+        let late = self.is_late(&self.agencies[row], now);
+        let mut gateways = self.agencies[row].gateways.iter_mut();
+        if let Some(gateway) = gateways.find(|gateway| gateway.address == check.address) {
+            gateway.checked(answered, late, now.mono);
         }
     }
 
     /// Judges every agency. Call once a second; returns what changed.
     pub fn tick(&mut self, now: Now) -> Vec<AgencyTransition> {
         let day = now.day();
-        let members: Vec<Member> =
-            (0..self.agencies.len()).map(|row| self.member(row, day, now)).collect();
-        self.incidents.update(&members, now.mono);
-        let warm_up = now.mono.saturating_sub(self.started) < self.config.fresh_for();
+        let in_force: Vec<bool> =
+            self.roster.agencies().iter().map(|entry| entry.validity.holds_on(day)).collect();
+        let judged: Vec<AgencyState> =
+            self.agencies.iter().map(|agency| self.judge(agency, now)).collect();
+        let members: Vec<Member> = (0..judged.len())
+            .map(|row| self.member(&self.agencies[row], judged[row], in_force[row], now))
+            .collect();
+        self.incidents.update(&members, now.mono, now.wall);
         let mut transitions = Vec::new();
-        for (row, member) in members.iter().enumerate() {
-            let judged = self.incidents.overrule(row, member.state);
+        for (row, mut to) in judged.into_iter().enumerate() {
+            let effect = self.incidents.effect(row);
+            if effect == Effect::Suspected {
+                to = AgencyState::Unknown;
+            }
+            let warm_up = self.is_warming_up(now).then_some(Suppression::WarmUp);
             let agency = &mut self.agencies[row];
-            agency.suppressed =
-                self.incidents.suppression(row).or(warm_up.then_some(Suppression::WarmUp));
-            if judged == agency.state {
+            agency.suppressed = match effect {
+                Effect::Suspected => Some(Suppression::CollectorSuspected),
+                Effect::Parent => Some(Suppression::ParentIncident),
+                Effect::None => warm_up,
+            };
+            agency.state = to;
+            let from = agency.told;
+            if from == to || !in_force[row] {
                 continue;
             }
-            transitions.push(AgencyTransition {
-                agency: self.roster.agencies()[row].id.clone(),
-                from: agency.state,
-                to: judged,
-                at: now.wall,
-            });
-            if judged.index() != agency.state.index() && !agency.outage_restored {
+            if from.index() != to.index() {
                 agency.since = now.wall;
             }
-            agency.state = judged;
+            agency.told = to;
+            transitions.push(AgencyTransition {
+                agency: self.roster.agencies()[row].id.clone(),
+                from,
+                to,
+                at: now.wall,
+                suppressed: agency.suppressed,
+            });
         }
         transitions
     }
 
-    /// What readers see.
+    /// What readers see: the states as of the last tick.
     pub fn snapshot(&self, now: Now) -> Snapshot {
         view::snapshot(self, now)
     }
 
-    fn incidents(&self) -> Vec<Incident> {
-        self.incidents.active()
+    fn judge(&self, agency: &Agency, now: Now) -> AgencyState {
+        let mut facts = judge::Facts::new(&self.config);
+        facts.ever_verified = agency.ever_verified;
+        facts.warm_up = self.is_warming_up(now);
+        facts.outage_restored = agency.outage_restored;
+        facts.gateway_lost =
+            !agency.gateways.is_empty() && agency.gateways.iter().all(Gateway::is_lost);
+        for agent in self.agents_of(agency) {
+            facts.add(agent, now.mono);
+        }
+        judge::judge(&facts)
     }
 
-    fn member(&self, row: usize, day: Date, now: Now) -> Member {
-        let entry = &self.roster.agencies()[row];
-        let agency = &self.agencies[row];
-        let state = judge::judge(&self.facts(agency, now));
-        let limit = self.config.fresh_for();
-        let agents = agency.agents.iter().filter_map(|id| self.agents.get(id));
-        let (mut fresh, mut lost) = (0, 0);
-        for agent in agents {
-            match agent.age(now.mono) {
-                Some(age) if age <= limit => fresh += 1,
-                Some(age) if age <= limit + crate::incident::SILENCE_WINDOW => lost += 1,
-                _ => {}
+    fn member(&self, agency: &Agency, judged: AgencyState, in_force: bool, now: Now) -> Member {
+        let standing = match judged {
+            _ if !in_force => Standing::Aside,
+            AgencyState::Connected | AgencyState::Degraded => Standing::Up,
+            AgencyState::Disconnected(DisconnectCause::Agent(_)) => Standing::Down,
+            AgencyState::Disconnected(DisconnectCause::NoAnswerFromCore)
+            | AgencyState::Silent { stopped: None } => Standing::Missing,
+            AgencyState::Disconnected(DisconnectCause::Unconfirmed)
+            | AgencyState::Silent { stopped: Some(_) }
+            | AgencyState::OffNetwork
+            | AgencyState::Unknown
+            | AgencyState::NotEnrolled => Standing::Aside,
+        };
+        let mut member = Member { standing, agents_prompt: 0, agents_late: 0 };
+        for age in self.agents_of(agency).filter_map(|agent| agent.age(now.mono)) {
+            if age <= self.config.doubt_after() {
+                member.agents_prompt += 1;
+            } else if age <= self.config.fresh_for() + crate::incident::SILENCE_WINDOW {
+                member.agents_late += 1;
             }
         }
-        Member {
-            in_force: entry.validity.holds_on(day),
-            parent: entry.uplink.clone().unwrap_or_else(|| entry.parent.to_string()),
-            was_connected: agency.state.counts_as_connected(),
-            state,
-            agents_fresh: fresh,
-            agents_lost: lost,
-        }
+        member
     }
 
-    fn facts(&self, agency: &Agency, now: Now) -> judge::Facts {
-        let mut facts = judge::Facts {
-            ever_verified: agency.ever_verified,
-            warm_up: now.mono.saturating_sub(self.started) < self.config.fresh_for(),
-            outage_restored: agency.outage_restored,
-            gateway_lost: !agency.gateways.is_empty()
-                && agency.gateways.iter().all(Gateway::is_lost),
-            ..judge::Facts::default()
-        };
-        for agent in agency.agents.iter().filter_map(|id| self.agents.get(id)) {
-            facts.add(agent, &self.config, now);
-        }
-        facts
+    fn agents_of<'a>(&'a self, agency: &'a Agency) -> impl Iterator<Item = &'a Agent> {
+        agency.agents.iter().filter_map(|id| self.agents.get(id))
     }
 
-    fn heard_within(&self, agency: &Agency, limit: Duration, now: Now) -> bool {
-        agency
-            .agents
-            .iter()
-            .filter_map(|id| self.agents.get(id))
+    fn is_warming_up(&self, now: Now) -> bool {
+        now.mono.saturating_sub(self.started) < self.config.fresh_for()
+    }
+
+    /// Whether no verified message is younger than 1.5 intervals.
+    fn is_late(&self, agency: &Agency, now: Now) -> bool {
+        let limit = self.config.doubt_after();
+        !self
+            .agents_of(agency)
             .any(|agent| agent.verified_age(now.mono).is_some_and(|age| age <= limit))
     }
 }
 
 /// Where a message came from, as far as the roster can tell.
-fn place(roster: &Roster, row: Option<usize>, arrival: Arrival, now: Now) -> Place {
-    let day = now.day();
-    let Some(row) = row else { return Place::PrefixesUnknown };
-    let owner = roster.owner_of(arrival.source, day);
-    match (arrival.listener, owner) {
+fn place(roster: &Roster, row: usize, arrival: Arrival, day: Date) -> Place {
+    match (arrival.listener, roster.owner_of(arrival.source, day)) {
         (Listener::Fallback, _) => Place::Fallback,
         (Listener::Dedicated, Some(owner)) if owner == row => Place::Verified,
         (Listener::Dedicated, Some(_)) => Place::ForeignPrefix,

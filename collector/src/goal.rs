@@ -3,7 +3,7 @@
 use crate::snapshot::{AgencyView, Goal};
 
 /// "100 % of the city's administrative agencies are connected to the dedicated network".
-pub fn dedicated_network(agencies: &[AgencyView], target_ratio: f64) -> Goal {
+pub(crate) fn dedicated_network(agencies: &[AgencyView], target_ratio: f64) -> Goal {
     let connected = agencies.iter().filter(|agency| agency.state.counts_as_connected()).count();
     Goal {
         goal: "dedicated_network",

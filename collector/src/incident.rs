@@ -21,6 +21,8 @@ mod suspicion;
 
 use suspicion::Suspicion;
 
+/// An agent counts as newly late for so long after it turned silent.
+pub(crate) const SILENCE_WINDOW: Duration = Duration::from_secs(60);
 /// Falls so far apart still belong together.
 const FALL_WINDOW: Duration = Duration::from_secs(120);
 /// Share and number of a parent's agencies that make an incident of it.
@@ -94,18 +96,13 @@ struct Memory {
     suspected: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Since {
-    wall: SystemTime,
-}
-
 /// The incidents that hold, and what is needed to see new ones.
 #[derive(Debug, Default)]
 pub(crate) struct Incidents {
     tree: Tree,
     rows: Vec<Memory>,
     /// By the parent's name, so that they outlive a change of roster.
-    parents: BTreeMap<String, Since>,
+    parents: BTreeMap<String, SystemTime>,
     suspicion: Suspicion,
 }
 
@@ -133,9 +130,10 @@ impl Incidents {
             }
             memory.was_up = member.standing == Standing::Up;
         }
-        self.update_parents(members, mono, wall);
+        // What a parent explains is settled first, from lateness; what it does not may be us.
         let explained = self.tree.explained(members);
         self.suspicion.update(members, &self.tree, &explained, &mut self.rows, mono, wall);
+        self.update_parents(members, mono, wall);
     }
 
     /// What holds for one row.
@@ -153,7 +151,7 @@ impl Incidents {
             let rows = self.rows_where(|row, memory| {
                 memory.in_parent_incident && self.tree.group_name(row) == name
             });
-            (name.as_str(), since.wall, rows)
+            (name.as_str(), *since, rows)
         })
     }
 
@@ -177,7 +175,8 @@ impl Incidents {
         }
         let mut counts = vec![Count::default(); self.tree.groups.len()];
         let recent = |memory: &Memory| {
-            memory.fell_at.is_some_and(|at| mono.saturating_sub(at) <= FALL_WINDOW)
+            let in_time = |at| mono.saturating_sub(at) <= FALL_WINDOW;
+            !memory.suspected && memory.fell_at.is_some_and(in_time)
         };
         for (row, (memory, member)) in self.rows.iter().zip(members).enumerate() {
             let count = &mut counts[self.tree.group_of[row]];
@@ -194,7 +193,7 @@ impl Incidents {
             if !holds[at] {
                 self.parents.remove(&group.name);
             } else if begins && !self.parents.contains_key(&group.name) {
-                self.parents.insert(group.name.clone(), Since { wall });
+                self.parents.insert(group.name.clone(), wall);
             }
         }
         for (row, memory) in self.rows.iter_mut().enumerate() {
@@ -261,6 +260,3 @@ fn share(part: usize, whole: usize) -> f64 {
     let count = |n: usize| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
     if whole == 0 { 0.0 } else { count(part) / count(whole) }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,5 +4,9 @@
 //! One way for the data: `listen` and `ingest` receive → `fleet` folds → `snapshot` →
 //! `metrics` and `web` show. `run` alone spawns.
 
+pub mod fleet;
+mod goal;
+mod incident;
+pub mod metrics;
 pub mod roster;
 pub mod snapshot;

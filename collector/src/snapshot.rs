@@ -391,8 +391,7 @@ mod tests {
         let causes = DisconnectCause::LABELS.map(|label| ("disconnected", label));
         let plain = ["connected", "degraded", "off_network", "silent", "unknown", "not_enrolled"];
         let stops = ["shutdown", "sleep", "upgrade", "uninstall"].map(|stop| ("silent", stop));
-        for (state, detail) in
-            causes.into_iter().chain(plain.map(|state| (state, ""))).chain(stops)
+        for (state, detail) in causes.into_iter().chain(plain.map(|state| (state, ""))).chain(stops)
         {
             let parsed = AgencyState::from_labels(state, detail).expect(state);
             assert_eq!((parsed.as_str(), parsed.detail()), (state, detail));

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::clock::{Answer, Stamp, round_trip};
-use crate::control::{ExtendedError, Origin};
+use crate::control::ExtendedError;
+use crate::errors::rejection;
 use crate::packet::{Identity, Nonce};
 use crate::plan::{LATE_GRACE, PACKETS_MAX, Rejection};
 
@@ -97,13 +98,7 @@ impl Flight {
     /// `own`, this machine's address, is the kernel giving up on ARP or neighbour discovery:
     /// nobody rejected anything, so it counts as silence.
     pub(crate) fn error(&mut self, quoted: Identity, error: &ExtendedError, own: Option<IpAddr>) {
-        let Some(by) = error.offender.filter(|by| Some(*by) != own) else { return };
-        let next_hop_mtu = match (error.origin, error.kind, error.code) {
-            (Origin::Other, ..) => return,
-            (Origin::Icmp, 3, 4) | (Origin::Icmp6, 2, _) => Some(error.info),
-            (Origin::Icmp | Origin::Icmp6, ..) => None,
-        };
-        let rejection = Rejection { by, kind: error.kind, code: error.code, next_hop_mtu };
+        let Some(rejection) = rejection(error, own) else { return };
         let rejected = self.packets.iter_mut().find(|packet| {
             packet.sequence == quoted.sequence
                 && quoted.nonce.is_none_or(|nonce| nonce == packet.nonce)
@@ -162,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timing;
+    use crate::control::Origin;
 
     const DEADLINE: Duration = Duration::from_secs(1);
     const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 10, 10));

@@ -6,13 +6,15 @@
 //!
 //! `binding` binds and verifies any socket · `plan` says what to send · `packet` and `control`
 //! read what the kernel hands over · `clock` turns stamps into round-trip times · `flight` knows
-//! what is in the air · `socket` talks to the kernel · `pinger` runs the exchange.
+//! what is in the air · `socket` talks to the kernel · `pinger` runs the exchange · `errors` reads
+//! the error queue of other sockets.
 //!
-//! Only `socket` and `pinger` touch the kernel; the others are pure.
+//! `binding`, `socket`, `pinger` and `errors` touch the kernel; the others are pure.
 
 mod binding;
 mod clock;
 mod control;
+mod errors;
 mod flight;
 mod packet;
 mod pinger;
@@ -21,6 +23,7 @@ mod socket;
 
 pub use binding::{BindError, Binding};
 pub use clock::{Answer, Timing};
+pub use errors::{first_rejection, keep_errors};
 pub use pinger::Pinger;
 pub use plan::{
     EchoError, EchoOutcome, EchoPlan, IDENTITY_BYTES, LATE_GRACE, PACKETS_MAX, Rejection,

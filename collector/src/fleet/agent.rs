@@ -9,9 +9,10 @@ use haidang_proto::model::goodbye::GoodbyeReason;
 use haidang_proto::model::quality::Quality;
 use haidang_proto::model::report::Report;
 
-use crate::snapshot::{QualityView, ReportView};
+use crate::snapshot::{Conflict, QualityView, ReportView};
 
 use super::Now;
+use super::process::{Processes, Turn};
 
 /// Where the last message came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,62 +43,72 @@ pub(super) struct Agent {
     pub(super) certificate_expiry: SystemTime,
     pub(super) heard: Option<Heard>,
     pub(super) last_verified: Option<SystemTime>,
-    pub(super) process_nonce: Option<[u8; 16]>,
     pub(super) stopped: Option<GoodbyeReason>,
+    pub(super) conflict: Option<Conflict>,
     pub(super) report: Option<Arc<ReportView>>,
-    sequence: u64,
+    processes: Processes,
 }
 
 impl Agent {
-    pub(super) fn new(agency: AgencyId, certificate_expiry: SystemTime) -> Self {
+    pub(super) const fn new(agency: AgencyId, certificate_expiry: SystemTime) -> Self {
         Self {
             agency,
             certificate_expiry,
             heard: None,
             last_verified: None,
-            process_nonce: None,
             stopped: None,
+            conflict: None,
             report: None,
-            sequence: 0,
+            processes: Processes::NONE,
         }
     }
 
-    /// Whether the report is newer than what is held: another process, or a later one of the
-    /// same.
-    pub(super) fn is_news(&self, report: &Report) -> bool {
-        self.process_nonce != Some(report.process_nonce) || report.sequence > self.sequence
+    /// Whose turn it is: a newer report of the known process, a new process, or neither.
+    pub(super) fn turn(&mut self, report: &Report, grace: Duration, mono: Duration) -> Turn {
+        self.processes.turn(report.process_nonce, report.sequence, grace, mono)
+    }
+
+    /// Whether the process that stops is the one that is known.
+    pub(super) fn is_current(&self, nonce: [u8; 16]) -> bool {
+        self.processes.is_current(nonce)
+    }
+
+    /// An operator has decided whose identity it is: nothing of before counts.
+    pub(super) fn settle(&mut self) {
+        self.conflict = None;
+        self.processes = Processes::NONE;
+        self.heard = None;
+        self.report = None;
     }
 
     /// Holds the report's words.
-    pub(super) fn take(&mut self, report: Report, now: Now) {
-        self.process_nonce = Some(report.process_nonce);
-        self.sequence = report.sequence;
-        let host = report
-            .host
-            .or_else(|| self.report.as_ref().and_then(|former| former.host.clone()));
+    pub(super) fn take(&mut self, report: Report, heard: Heard, now: Now) {
+        let Report { connectivity, sent_at, agent_version, journal, host, .. } = report;
+        let host = host.or_else(|| self.report.as_ref().and_then(|former| former.host.clone()));
+        self.heard = Some(heard);
+        self.stopped = None;
         self.report = Some(Arc::new(ReportView {
-            verdict: report.connectivity.verdict,
-            flags: report.connectivity.flags,
-            evidence: report.connectivity.evidence,
-            quality: quality_view(&report.connectivity.quality),
-            agent_version: report.agent_version,
-            journal: report.journal,
-            clock_skew_seconds: skew_seconds(report.sent_at, now.wall),
+            verdict: connectivity.verdict,
+            flags: connectivity.flags,
+            evidence: connectivity.evidence,
+            quality: quality_view(&connectivity.quality),
+            agent_version,
+            journal,
+            clock_skew_seconds: skew_seconds(sent_at, now.wall),
             host,
         }));
     }
 
     /// Age of the last message, unless the agent stopped cleanly after it.
     pub(super) fn age(&self, mono: Duration) -> Option<Duration> {
-        if self.stopped.is_some() {
-            return None;
-        }
-        self.heard.map(|heard| mono.saturating_sub(heard.mono))
+        let heard = self.heard.filter(|_| self.stopped.is_none())?;
+        Some(mono.saturating_sub(heard.mono))
     }
 
     /// Age of the last message if that one was verified.
     pub(super) fn verified_age(&self, mono: Duration) -> Option<Duration> {
-        self.age(mono).filter(|_| self.heard.is_some_and(|heard| heard.place == Place::Verified))
+        let verified = self.heard.is_some_and(|heard| heard.place == Place::Verified);
+        self.age(mono).filter(|_| verified && self.conflict.is_none())
     }
 }
 

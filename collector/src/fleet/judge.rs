@@ -2,24 +2,31 @@
 //! state.
 //!
 //! 1. No agent of the agency was ever verified → `not_enrolled`.
-//! 2. A gateway that answered the core while the agency was verified is silent now, and no
-//!    verified message is younger than 1.5 intervals → `disconnected (no_answer_from_core)`.
-//! 3. A fresh verified message → `connected`, or `degraded` if even the best agent sees a fault.
-//! 4. A fresh message over the fallback listener that says "down" → `disconnected` with its cause.
-//! 5. Fresh messages from outside the prefixes, or over the fallback saying "up" → `off_network`.
-//! 6. An outage that was open before a restart → `disconnected (unconfirmed)`.
-//! 7. A clean stop → `silent` at once; otherwise `unknown` while the collector itself is young,
-//!    and `silent` after that.
+//! 2. A verified message that counts: `connected` if the best agent is well, or cannot tell
+//!    although its message arrived; else `degraded`. It counts for 3 intervals; for 1.5 only, when
+//!    a newer message over the fallback says "down", or a gateway that answered while the agency
+//!    was verified answers no more.
+//! 3. A fresh message over the fallback that says "down" → `disconnected` with its cause.
+//! 4. A fresh message from outside the prefixes, or over the fallback saying "up" → `off_network`.
+//! 5. A fresh message over the fallback from an agent that cannot tell → `unknown`.
+//! 6. No fresh message, and the gateway answers no more → `disconnected (no_answer_from_core)`.
+//! 7. An outage that was open before a restart, and nothing heard since → `disconnected
+//!    (unconfirmed)`.
+//! 8. A clean stop → `silent` at once; otherwise `unknown` while the collector itself is younger
+//!    than 3 intervals, and `silent` after that.
 //!
-//! Self-suspicion (`unknown`) overrules these from `incident`.
+//! Self-suspicion overrules `silent` and rule 6 from `incident`. An identity that speaks from
+//! two machines counts for nothing.
+
+use std::time::Duration;
 
 use haidang_proto::model::goodbye::GoodbyeReason;
-use haidang_proto::model::verdict::{DownCause, Verdict};
+use haidang_proto::model::verdict::{DownCause, Family, Verdict};
 
 use crate::snapshot::{AgencyState, DisconnectCause};
 
+use super::FleetConfig;
 use super::agent::{Agent, Place};
-use super::{FleetConfig, Now};
 
 /// What the rules look at.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,55 +35,63 @@ pub(super) struct Facts {
     pub(super) warm_up: bool,
     pub(super) outage_restored: bool,
     pub(super) gateway_lost: bool,
-    /// A verified message is younger than 1.5 intervals.
-    verified_beyond_doubt: bool,
-    /// A fresh verified agent is well, or cannot tell although its message arrived.
-    verified_well: bool,
-    /// A fresh verified agent sees a fault.
-    verified_faulty: bool,
-    /// A fresh fallback message says why the path is down; the deepest cause of several.
-    down: Option<DownCause>,
-    /// A fresh message arrived that is neither verified nor "down" nor "cannot tell".
+    /// The youngest verified message of an agent that is well or cannot tell.
+    well: Option<Duration>,
+    /// The youngest verified message of an agent that sees a fault.
+    faulty: Option<Duration>,
+    /// The youngest fresh fallback message that says "down", and the deepest cause of several.
+    down: Option<(Duration, DownCause)>,
     off_network: bool,
-    /// A fresh fallback message whose agent cannot tell.
     undecided: bool,
     stopped: Option<GoodbyeReason>,
+    fresh_for: Duration,
+    doubt_after: Duration,
 }
 
 impl Facts {
+    pub(super) fn new(config: &FleetConfig) -> Self {
+        Self { fresh_for: config.fresh_for(), doubt_after: config.doubt_after(), ..Self::default() }
+    }
+
     /// Adds what one agent says.
-    pub(super) fn add(&mut self, agent: &Agent, config: &FleetConfig, now: Now) {
-        self.stopped = self.stopped.or(agent.stopped);
-        let Some(age) = agent.age(now.mono).filter(|age| *age <= config.fresh_for()) else {
+    pub(super) fn add(&mut self, agent: &Agent, mono: Duration) {
+        if agent.conflict.is_some() {
             return;
-        };
+        }
+        self.stopped = self.stopped.or(agent.stopped);
+        let Some(age) = agent.age(mono).filter(|age| *age <= self.fresh_for) else { return };
         let (Some(heard), Some(report)) = (agent.heard, &agent.report) else { return };
+        let youngest = |known: Option<Duration>| Some(known.map_or(age, |known| known.min(age)));
         match (heard.place, report.verdict) {
-            (Place::Verified, verdict) => {
-                self.verified_beyond_doubt |= age <= config.doubt_after();
-                match verdict {
-                    Verdict::Connected | Verdict::Unknown(_) => self.verified_well = true,
-                    Verdict::Degraded(_)
-                    | Verdict::DnsBroken(_)
-                    | Verdict::ServiceBroken(_)
-                    | Verdict::Disconnected(_) => self.verified_faulty = true,
-                }
+            (Place::Verified, Verdict::Connected | Verdict::Unknown(_)) => {
+                self.well = youngest(self.well);
             }
-            (Place::Fallback, Verdict::Disconnected(cause)) => {
-                self.down = Some(self.down.map_or(cause, |other| other.min(cause)));
-            }
-            (Place::Fallback, Verdict::Unknown(_)) => self.undecided = true,
             (
-                Place::Fallback,
-                Verdict::Connected
-                | Verdict::Degraded(_)
+                Place::Verified,
+                Verdict::Degraded(_)
                 | Verdict::DnsBroken(_)
-                | Verdict::ServiceBroken(_),
-            )
-            | (Place::OutsidePrefixes | Place::ForeignPrefix | Place::PrefixesUnknown, _) => {
+                | Verdict::ServiceBroken(_)
+                | Verdict::Disconnected(_),
+            ) => self.faulty = youngest(self.faulty),
+            (Place::Fallback, Verdict::Disconnected(cause)) => {
+                let (known_age, known) = self.down.unwrap_or((age, cause));
+                self.down = Some((known_age.min(age), known.min(cause)));
+            }
+            (Place::Fallback, verdict) => match verdict.family() {
+                Family::Up => self.off_network = true,
+                Family::Down | Family::Unknown => self.undecided = true,
+            },
+            (Place::OutsidePrefixes | Place::ForeignPrefix | Place::PrefixesUnknown, _) => {
                 self.off_network = true;
             }
         }
+    }
+
+    /// Whether a verified message of that age still proves the path.
+    fn counts(&self, age: Duration) -> bool {
+        let contradicted =
+            self.gateway_lost || self.down.is_some_and(|(down_age, _)| down_age < age);
+        age <= if contradicted { self.doubt_after } else { self.fresh_for }
     }
 }
 
@@ -84,18 +99,18 @@ impl Facts {
 pub(super) fn judge(facts: &Facts) -> AgencyState {
     if !facts.ever_verified {
         AgencyState::NotEnrolled
-    } else if facts.gateway_lost && !facts.verified_beyond_doubt {
-        AgencyState::Disconnected(DisconnectCause::NoAnswerFromCore)
-    } else if facts.verified_well {
+    } else if facts.well.is_some_and(|age| facts.counts(age)) {
         AgencyState::Connected
-    } else if facts.verified_faulty {
+    } else if facts.faulty.is_some_and(|age| facts.counts(age)) {
         AgencyState::Degraded
-    } else if let Some(cause) = facts.down {
+    } else if let Some((_, cause)) = facts.down {
         AgencyState::Disconnected(DisconnectCause::Agent(cause))
     } else if facts.off_network {
         AgencyState::OffNetwork
     } else if facts.undecided {
         AgencyState::Unknown
+    } else if facts.gateway_lost {
+        AgencyState::Disconnected(DisconnectCause::NoAnswerFromCore)
     } else if facts.outage_restored {
         AgencyState::Disconnected(DisconnectCause::Unconfirmed)
     } else if facts.stopped.is_some() {

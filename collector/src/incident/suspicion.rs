@@ -38,43 +38,36 @@ impl Suspicion {
         let is_explained = |row: usize| {
             explained[tree.group_of[row]] || tree.heads[row].is_some_and(|group| explained[group])
         };
-        let (mut prompt, mut late, mut unexplained, mut absent) = (0usize, 0usize, 0usize, 0usize);
+        let agents = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        let (mut prompt, mut late, mut unexplained) = (0, 0, 0);
+        let (mut up, mut absent) = (0, 0);
         let mut branches = BTreeSet::new();
         for (row, member) in members.iter().enumerate() {
-            let agents = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
             prompt += agents(member.agents_prompt);
             late += agents(member.agents_late);
-            absent +=
-                usize::from(rows[row].suspected && member.standing == Standing::Missing);
+            up += usize::from(member.standing == Standing::Up);
+            absent += usize::from(rows[row].suspected && member.standing == Standing::Missing);
             if member.agents_late > 0 && !is_explained(row) {
                 unexplained += agents(member.agents_late);
-                // Each unit directly under the city is a branch of its own.
                 let group = tree.group_of[row];
-                let branch =
-                    if tree.groups[group].is_city { (true, row) } else { (false, group) };
-                branches.insert(branch);
+                // Each unit directly under the city is a branch of its own.
+                let own_branch = tree.groups[group].is_city;
+                branches.insert((own_branch, if own_branch { row } else { group }));
             }
         }
         let many = unexplained >= LATE_AGENTS_MIN
             && share(unexplained, prompt + late) > LATE_SHARE
             && branches.len() >= BRANCHES_MIN;
         self.cleared &= many;
-        match self.began {
-            None if many && !self.cleared => self.began = Some((mono, wall)),
-            Some((began, _)) if !many => {
-                let majority_heard = prompt > absent;
-                let long_enough = mono.saturating_sub(began) >= CLEARED_AFTER;
-                if absent == 0 && late == 0 || majority_heard && long_enough {
-                    self.began = None;
-                }
+        if let Some((began, _)) = self.began {
+            let back = !many && share(absent, absent + up) <= LATE_SHARE;
+            let cleared = up > absent && mono.saturating_sub(began) >= CLEARED_AFTER;
+            if back || cleared {
+                self.began = None;
+                self.cleared = many;
             }
-            Some((began, _)) => {
-                if prompt > unexplained && mono.saturating_sub(began) >= CLEARED_AFTER {
-                    self.began = None;
-                    self.cleared = true;
-                }
-            }
-            None => {}
+        } else if many && !self.cleared {
+            self.began = Some((mono, wall));
         }
         for (row, (memory, member)) in rows.iter_mut().zip(members).enumerate() {
             let joins = memory.suspected || member.agents_late > 0 && !is_explained(row);

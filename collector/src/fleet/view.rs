@@ -1,0 +1,187 @@
+//! From the fleet to what readers see.
+
+use std::time::Duration;
+
+use haidang_proto::model::flag::Flag;
+use haidang_proto::model::verdict::{Family, Verdict};
+
+use crate::goal;
+use crate::snapshot::{
+    AgencyState, AgencyView, AgentView, Finding, Incident, IncidentKind, QualityView, Snapshot,
+};
+
+use super::agent::{Agent, Place};
+use super::{Agency, Fleet, Now};
+
+pub(super) fn snapshot(fleet: &Fleet, now: Now) -> Snapshot {
+    let day = now.day();
+    let rows = fleet.roster.agencies().iter().zip(&fleet.agencies).enumerate();
+    let agencies: Vec<AgencyView> = rows
+        .filter(|(_, (entry, _))| entry.validity.holds_on(day))
+        .map(|(row, (_, agency))| agency_view(fleet, row, agency, now))
+        .collect();
+    let agents = fleet.agencies.iter().flat_map(|agency| &agency.agents);
+    let agents = agents.filter_map(|id| Some(agent_view(fleet, *id, fleet.agents.get(id)?, now)));
+    Snapshot {
+        taken_at: now.wall,
+        roster: std::sync::Arc::clone(&fleet.roster),
+        goals: vec![goal::dedicated_network(&agencies, fleet.config.goal_target_ratio)],
+        agents: agents.collect(),
+        incidents: incidents(fleet),
+        agencies,
+    }
+}
+
+fn agency_view(fleet: &Fleet, row: usize, agency: &Agency, now: Now) -> AgencyView {
+    let fresh: Vec<&Agent> = fleet.agents_of(agency).filter(|a| is_fresh(fleet, a, now)).collect();
+    let verified: Vec<&Agent> =
+        fresh.iter().copied().filter(|agent| place(agent) == Some(Place::Verified)).collect();
+    let mut flag_machines = [0; Flag::ALL.len()];
+    for flag in fresh.iter().filter_map(|agent| agent.report.as_ref()).flat_map(|r| r.flags.iter())
+    {
+        let at = Flag::ALL.iter().position(|other| *other == flag);
+        flag_machines[at.expect("ALL holds every flag")] += 1;
+    }
+    AgencyView {
+        row,
+        state: agency.state,
+        since: agency.since,
+        last_verified: fleet.agents_of(agency).filter_map(|agent| agent.last_verified).max(),
+        verdict: verdict(agency.state, &fresh, &verified),
+        flag_machines,
+        findings: findings(fleet, row, agency, &fresh, &verified, now),
+        agents_enrolled: count(agency.agents.len()),
+        agents_fresh: count(fresh.len()),
+        agents_verified: count(verified.len()),
+        quality: quality(&verified),
+        certificate_expiry: fleet.agents_of(agency).map(|agent| agent.certificate_expiry).min(),
+        suppressed: agency.suppressed,
+    }
+}
+
+/// The words behind the state: of a verified agent that sees it so, or else of any fresh one.
+fn verdict(state: AgencyState, fresh: &[&Agent], verified: &[&Agent]) -> Option<Verdict> {
+    let words = |agents: &[&Agent]| -> Vec<Verdict> {
+        agents.iter().filter_map(|agent| agent.report.as_ref().map(|r| r.verdict)).collect()
+    };
+    match state {
+        AgencyState::Connected => words(verified)
+            .into_iter()
+            .find(|verdict| matches!(verdict, Verdict::Connected))
+            .or_else(|| words(verified).first().copied()),
+        // Of several faulty agents the one that still sees the path up tells more.
+        AgencyState::Degraded => words(verified)
+            .into_iter()
+            .find(|verdict| verdict.family() == Family::Up)
+            .or_else(|| words(verified).first().copied()),
+        AgencyState::Disconnected(_) => words(fresh)
+            .into_iter()
+            .find(|verdict| verdict.family() == Family::Down)
+            .or_else(|| words(fresh).first().copied()),
+        AgencyState::OffNetwork
+        | AgencyState::Silent { .. }
+        | AgencyState::Unknown
+        | AgencyState::NotEnrolled => words(fresh).first().copied(),
+    }
+}
+
+fn findings(
+    fleet: &Fleet,
+    row: usize,
+    agency: &Agency,
+    fresh: &[&Agent],
+    verified: &[&Agent],
+    now: Now,
+) -> Vec<Finding> {
+    let family = |agent: &&Agent| agent.report.as_ref().map(|report| report.verdict.family());
+    let sees = |agents: &[&Agent], wanted| agents.iter().any(|a| family(a) == Some(wanted));
+    let reachable = |agent: &&Agent| place(agent) == Some(Place::Verified);
+    let some_down = fresh.iter().any(|agent| !reachable(agent)) || sees(verified, Family::Down);
+    Finding::ALL
+        .iter()
+        .copied()
+        .filter(|finding| match finding {
+            Finding::Contradiction => sees(verified, Family::Down),
+            Finding::Partial => some_down && sees(verified, Family::Up),
+            Finding::PrefixesUnknown => {
+                !agency.agents.is_empty() && !fleet.roster.has_prefixes(row, now.day())
+            }
+            Finding::ForeignPrefix => {
+                fresh.iter().any(|agent| place(agent) == Some(Place::ForeignPrefix))
+            }
+            Finding::Cloned => fleet.agents_of(agency).any(|agent| agent.conflict.is_some()),
+        })
+        .collect()
+}
+
+/// The median of the agents, figure by figure: one machine on bad cabling does not stand for its
+/// agency.
+fn quality(verified: &[&Agent]) -> Option<QualityView> {
+    let each: Vec<QualityView> =
+        verified.iter().filter_map(|agent| agent.report.as_ref()?.quality).collect();
+    let median = |figure: fn(&QualityView) -> Duration| {
+        let mut figures: Vec<Duration> = each.iter().map(figure).collect();
+        figures.sort_unstable();
+        figures.get(figures.len().checked_sub(1)? / 2).copied()
+    };
+    let mut losses: Vec<f64> = each.iter().map(|quality| quality.loss_ratio).collect();
+    losses.sort_unstable_by(f64::total_cmp);
+    Some(QualityView {
+        rtt_p50: median(|quality| quality.rtt_p50)?,
+        rtt_p95: median(|quality| quality.rtt_p95)?,
+        loss_ratio: *losses.get(losses.len().checked_sub(1)? / 2)?,
+        jitter: median(|quality| quality.jitter)?,
+    })
+}
+
+fn agent_view(
+    fleet: &Fleet,
+    id: haidang_proto::model::agency::AgentId,
+    agent: &Agent,
+    now: Now,
+) -> AgentView {
+    AgentView {
+        agent: id,
+        agency: agent.agency.clone(),
+        last_heard: agent.heard.map(|heard| heard.wall),
+        last_verified: agent.last_verified,
+        fresh: is_fresh(fleet, agent, now),
+        source: agent.heard.map(|heard| heard.source),
+        report: agent.report.clone(),
+        stopped: agent.stopped,
+        certificate_expiry: agent.certificate_expiry,
+        conflict: agent.conflict,
+    }
+}
+
+fn incidents(fleet: &Fleet) -> Vec<Incident> {
+    let ids = |rows: Vec<usize>| {
+        rows.into_iter().map(|row| fleet.roster.agencies()[row].id.clone()).collect()
+    };
+    let parents = fleet.incidents.of_parents().map(|(scope, since, rows)| Incident {
+        kind: IncidentKind::Parent,
+        scope: scope.to_owned(),
+        since,
+        agencies: ids(rows),
+    });
+    let suspicion = fleet.incidents.suspicion().map(|(since, rows)| Incident {
+        kind: IncidentKind::CollectorSuspected,
+        scope: "collector".to_owned(),
+        since,
+        agencies: ids(rows),
+    });
+    suspicion.into_iter().chain(parents).collect()
+}
+
+fn is_fresh(fleet: &Fleet, agent: &Agent, now: Now) -> bool {
+    let limit = fleet.config.fresh_for();
+    agent.conflict.is_none() && agent.age(now.mono).is_some_and(|age| age <= limit)
+}
+
+fn place(agent: &Agent) -> Option<Place> {
+    agent.heard.map(|heard| heard.place)
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
