@@ -4,10 +4,20 @@
 //! `report` and `journal` keep → `uplink` sends. `run` alone spawns.
 
 pub mod config;
+pub mod clock;
+mod durable;
+pub mod identity;
+pub mod enrol;
+pub mod host;
+pub mod settings;
 pub mod link;
+pub mod probe;
 pub mod schedule;
 pub mod evidence;
 pub mod connectivity;
 pub mod language;
 pub mod check;
+pub mod live;
 pub mod journal;
+pub mod report;
+pub mod uplink;

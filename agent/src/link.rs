@@ -31,8 +31,12 @@ pub struct Snapshot {
     pub link: Link,
     /// The addresses that probes bind to, one a family at most.
     pub sources: Sources,
+    /// Kernel index of the dedicated interface, in whatever state it is.
+    pub index: Option<u32>,
     /// MTU of the dedicated interface.
     pub mtu: Option<u32>,
+    /// Whether the dedicated interface is loopback, as in the demonstration on one machine.
+    pub is_loopback: bool,
 }
 
 /// The addresses of the dedicated interface inside the agency's prefixes that probes bind to.
@@ -143,6 +147,17 @@ fn interface(device: Option<&Device>) -> Interface {
 /// The addresses to bind to: of each family the first inside the prefixes, preferred ones before
 /// deprecated ones.
 fn sources(device: &Device, addresses: &[DeviceAddress], local_prefixes: &[IpNet]) -> Sources {
+    // The kernel owns the whole subnet of a loopback address, not only the one that it lists: in
+    // the demonstration, 127.18.11.0/24 of 127.0.0.1/8 stands for an agency.
+    let whole_subnet = |v4: bool| {
+        let owned = |prefix: &IpNet| {
+            let mut own = addresses.iter().filter(|address| address.index == device.index);
+            own.any(|address| address.net.contains(prefix))
+        };
+        let mut prefixes = local_prefixes.iter().filter(|prefix| prefix.addr().is_ipv4() == v4);
+        let prefix = prefixes.find(|prefix| device.loopback && owned(prefix))?;
+        prefix.hosts().next()
+    };
     let first = |v4: bool| {
         addresses
             .iter()
@@ -151,6 +166,7 @@ fn sources(device: &Device, addresses: &[DeviceAddress], local_prefixes: &[IpNet
             .filter(|address| inside(local_prefixes, address.net.addr()))
             .min_by_key(|address| address.deprecated)
             .map(|address| address.net.addr())
+            .or_else(|| whole_subnet(v4))
     };
     Sources { v4: first(true), v6: first(false) }
 }

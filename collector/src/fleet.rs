@@ -10,6 +10,7 @@ mod agent;
 mod gateway;
 mod judge;
 mod process;
+mod tick;
 mod view;
 
 #[cfg(test)]
@@ -25,7 +26,7 @@ use haidang_proto::model::goodbye::Goodbye;
 use haidang_proto::model::report::Report;
 use jiff::civil::Date;
 
-use crate::incident::{Effect, Incidents, Member, Standing};
+use crate::incident::Incidents;
 use crate::roster::Roster;
 use crate::snapshot::{AgencyState, Conflict, DisconnectCause, Snapshot, Suppression};
 use agent::{Agent, Heard, Place};
@@ -406,90 +407,9 @@ impl Fleet {
         }
     }
 
-    /// Judges every agency. Call once a second; returns what changed.
-    pub fn tick(&mut self, now: Now) -> Vec<AgencyTransition> {
-        let day = now.day();
-        let in_force: Vec<bool> =
-            self.roster.agencies().iter().map(|entry| entry.validity.holds_on(day)).collect();
-        let judged: Vec<AgencyState> =
-            self.agencies.iter().map(|agency| self.judge(agency, now)).collect();
-        let members: Vec<Member> = (0..judged.len())
-            .map(|row| self.member(&self.agencies[row], judged[row], in_force[row], now))
-            .collect();
-        self.incidents.update(&members, now.mono, now.wall);
-        let mut transitions = Vec::new();
-        for (row, mut to) in judged.into_iter().enumerate() {
-            let effect = self.incidents.effect(row);
-            if effect == Effect::Suspected {
-                to = AgencyState::Unknown;
-            }
-            let warm_up = self.is_warming_up(now).then_some(Suppression::WarmUp);
-            let agency = &mut self.agencies[row];
-            agency.suppressed = match effect {
-                Effect::Suspected => Some(Suppression::CollectorSuspected),
-                Effect::Parent => Some(Suppression::ParentIncident),
-                Effect::None => warm_up,
-            };
-            agency.state = to;
-            let from = agency.told;
-            if from == to || !in_force[row] {
-                continue;
-            }
-            if from.index() != to.index() {
-                agency.since = now.wall;
-            }
-            agency.told = to;
-            transitions.push(AgencyTransition {
-                agency: self.roster.agencies()[row].id.clone(),
-                from,
-                to,
-                at: now.wall,
-                suppressed: agency.suppressed,
-            });
-        }
-        transitions
-    }
-
     /// What readers see: the states as of the last tick.
     pub fn snapshot(&self, now: Now) -> Snapshot {
         view::snapshot(self, now)
-    }
-
-    fn judge(&self, agency: &Agency, now: Now) -> AgencyState {
-        let mut facts = judge::Facts::new(&self.config);
-        facts.ever_verified = agency.ever_verified;
-        facts.warm_up = self.is_warming_up(now);
-        facts.outage_restored = agency.outage_restored;
-        facts.gateway_lost =
-            !agency.gateways.is_empty() && agency.gateways.iter().all(Gateway::is_lost);
-        for agent in self.agents_of(agency) {
-            facts.add(agent, now.mono);
-        }
-        judge::judge(&facts)
-    }
-
-    fn member(&self, agency: &Agency, judged: AgencyState, in_force: bool, now: Now) -> Member {
-        let standing = match judged {
-            _ if !in_force => Standing::Aside,
-            AgencyState::Connected | AgencyState::Degraded => Standing::Up,
-            AgencyState::Disconnected(DisconnectCause::Agent(_)) => Standing::Down,
-            AgencyState::Disconnected(DisconnectCause::NoAnswerFromCore)
-            | AgencyState::Silent { stopped: None } => Standing::Missing,
-            AgencyState::Disconnected(DisconnectCause::Unconfirmed)
-            | AgencyState::Silent { stopped: Some(_) }
-            | AgencyState::OffNetwork
-            | AgencyState::Unknown
-            | AgencyState::NotEnrolled => Standing::Aside,
-        };
-        let mut member = Member { standing, agents_prompt: 0, agents_late: 0 };
-        for age in self.agents_of(agency).filter_map(|agent| agent.age(now.mono)) {
-            if age <= self.config.doubt_after() {
-                member.agents_prompt += 1;
-            } else if age <= self.config.fresh_for() + crate::incident::SILENCE_WINDOW {
-                member.agents_late += 1;
-            }
-        }
-        member
     }
 
     fn agents_of<'a>(&'a self, agency: &'a Agency) -> impl Iterator<Item = &'a Agent> {

@@ -74,7 +74,7 @@ pub struct DatedPrefix {
 }
 
 /// Inclusive range of days; an open end is always valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Validity {
     /// First day.
     pub from: Option<Date>,
@@ -90,11 +90,18 @@ impl Validity {
 
     /// Whether two ranges share a day.
     pub fn overlaps(self, other: Self) -> bool {
-        let starts_before_end = |from: Option<Date>, to: Option<Date>| match (from, to) {
-            (Some(from), Some(to)) => from <= to,
-            _ => true,
+        self.intersection(other).is_some()
+    }
+
+    /// The days that two ranges share; `None` when they share none.
+    pub fn intersection(self, other: Self) -> Option<Self> {
+        let earlier = |a: Option<Date>, b: Option<Date>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
         };
-        starts_before_end(self.from, other.to) && starts_before_end(other.from, self.to)
+        let shared = Self { from: self.from.max(other.from), to: earlier(self.to, other.to) };
+        let is_empty = matches!((shared.from, shared.to), (Some(from), Some(to)) if from > to);
+        (!is_empty).then_some(shared)
     }
 }
 
@@ -183,6 +190,23 @@ impl Roster {
     /// All rows, in the order of the file, whether they hold today or not.
     pub fn agencies(&self) -> &[Agency] {
         &self.agencies
+    }
+
+    /// The rows that hold on a day.
+    pub fn valid_on(&self, day: Date) -> impl Iterator<Item = (usize, &Agency)> {
+        let rows = self.agencies.iter().enumerate();
+        rows.filter(move |(_, agency)| agency.validity.holds_on(day))
+    }
+
+    /// The row of an agency's parent; `None` directly under the city, which has no row.
+    pub fn parent_of(&self, row: usize) -> Option<usize> {
+        self.row(&self.agencies[row].parent)
+    }
+
+    /// The rows directly under an agency, or under the city by its id.
+    pub fn children_of(&self, parent: &AgencyId) -> impl Iterator<Item = usize> {
+        let rows = self.agencies.iter().enumerate();
+        rows.filter(move |(_, agency)| agency.parent == *parent).map(|(row, _)| row)
     }
 
     /// The row of an agency.

@@ -94,9 +94,9 @@ impl Site {
                 self.relay.impair(self.octet(), Impairments::BLACK_HOLE);
                 Ok(())
             }
-            Cut::CoreUnreach => self.wan.ip(&format!(
-                "rule add from {prefix} to 198.18.0.0/22 priority 100 unreachable\n"
-            )),
+            Cut::CoreUnreach => self
+                .wan
+                .ip(&format!("rule add from {prefix} to 198.18.0.0/22 priority 100 unreachable\n")),
             Cut::Dns => self.resolver.resolve(ResolverMode::Stopped).await,
             Cut::DnsLie => self.resolver.resolve(ResolverMode::Answers(LIE)).await,
             Cut::Svc => self.service.serve(ServiceMode::Stopped).await,

@@ -1,1 +1,44 @@
-//! tests
+//! The harness of the tests and the network laboratory.
+//!
+//! From the bottom up: namespaces and devices (`netns`, `tun`, `relay`), what stands in the core
+//! (`core_services`), the network and its faults (`topology`, `fault`), real programs (`program`,
+//! `binaries`, `collector`, `agent`, `monitoring`, `webhook`), what is read from them (`web`,
+//! `exposition`, `expressions`), and whole worlds: `laboratory` and `alert_path` in namespaces, `loopback`
+//! without root. `forward` and `control` make a laboratory usable from a shell.
+
+pub mod netns;
+mod tun;
+pub mod relay;
+pub mod core_services;
+pub mod topology;
+pub mod fault;
+pub mod wait;
+pub mod program;
+pub mod binaries;
+pub mod web;
+pub mod exposition;
+pub mod expressions;
+pub mod prefixes;
+pub mod collector;
+pub mod agent;
+pub mod webhook;
+pub mod monitoring;
+pub mod scenario;
+pub mod laboratory;
+pub mod alert_path;
+pub mod loopback;
+pub mod figures;
+pub mod forward;
+pub mod control;
+
+/// Waits for Ctrl-C or a polite request to end.
+pub async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}

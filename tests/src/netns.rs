@@ -9,20 +9,26 @@ use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tempfile::TempDir;
 
 /// Where iproute2 keeps its named namespaces.
 const NETNS_DIR: &str = "/run/netns";
 /// What every name of ours begins with, before the process id.
 const PREFIX: &str = "hd";
+/// What the name of every directory of ours begins with, before the process id.
+const DIRECTORY_PREFIX: &str = "haidang-lab-";
+/// Set by a program that ends in order when it is interrupted.
+static ENDS_IN_ORDER: AtomicBool = AtomicBool::new(false);
 /// A connection inside one machine either comes at once or not at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -158,39 +164,62 @@ pub fn prepare() -> Result<()> {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         sweep(|pid| !PathBuf::from("/proc").join(pid.to_string()).exists());
-        thread::spawn(remove_on_signal);
+        if !ENDS_IN_ORDER.load(Ordering::Relaxed) {
+            thread::spawn(remove_on_signal);
+        }
     });
     Ok(())
 }
 
-/// Removes the namespaces of this process.
-pub fn remove_own() {
-    sweep(|pid| pid == std::process::id());
+/// Promises that this process drops its laboratories when it is interrupted, as a program with a
+/// main of its own can; a test cannot.
+pub fn ends_in_order() {
+    ENDS_IN_ORDER.store(true, Ordering::Relaxed);
 }
 
-/// Waits for Ctrl-C or a request to end, removes this process's namespaces and ends it. Programs
+/// A directory for one laboratory, which other users may enter.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn directory() -> Result<TempDir> {
+    let prefix = format!("{DIRECTORY_PREFIX}{}x", std::process::id());
+    let directory =
+        tempfile::Builder::new().prefix(&prefix).tempdir().context("make a directory")?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))
+        .context("open the directory to other users")?;
+    Ok(directory)
+}
+
+/// Waits for Ctrl-C or a request to end, removes what this process made and ends it. Programs
 /// started inside carry a parent-death signal, so they end with this process.
 fn remove_on_signal() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return };
     runtime.block_on(crate::interrupted());
-    remove_own();
+    sweep(|pid| pid == std::process::id());
     std::process::exit(130);
 }
 
-/// Removes the namespaces whose maker's process id is condemned.
+/// Removes the namespaces and directories whose maker's process id is condemned.
 fn sweep(condemned: impl Fn(u32) -> bool) {
-    let Ok(entries) = fs::read_dir(NETNS_DIR) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let maker = name
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.split_once('x'))
-            .and_then(|(pid, _)| pid.parse().ok());
-        if maker.is_some_and(&condemned) {
-            drop(Netns { name });
-        }
+    for name in made_by(NETNS_DIR.as_ref(), PREFIX, &condemned) {
+        drop(Netns { name });
     }
+    let directory = std::env::temp_dir();
+    for name in made_by(&directory, DIRECTORY_PREFIX, &condemned) {
+        let _ = fs::remove_dir_all(directory.join(name));
+    }
+}
+
+/// Names in a directory that are ours, of a maker that is condemned.
+fn made_by(directory: &Path, prefix: &str, condemned: impl Fn(u32) -> bool) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let ours = names.filter(|name| {
+        let maker = name.strip_prefix(prefix).and_then(|rest| rest.split_once('x'));
+        maker.and_then(|(pid, _)| pid.parse().ok()).is_some_and(&condemned)
+    });
+    ours.collect()
 }
 
 /// Runs a command to its end; an error carries what it wrote to stderr.

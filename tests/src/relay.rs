@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-pub use self::shaper::{Direction, Impairment, Impairments};
 use self::shaper::Shaper;
+pub use self::shaper::{Direction, Impairment, Impairments};
 use crate::netns::Netns;
 use crate::tun;
 
@@ -65,10 +65,7 @@ impl Relay {
 
     /// Impairs the path of one site, named by the third octet of its address.
     pub fn impair(&self, site: u8, impairments: Impairments) {
-        self.impairments
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(site, impairments);
+        self.impairments.lock().unwrap_or_else(PoisonError::into_inner).insert(site, impairments);
     }
 
     /// Makes the path of one site perfect again.
@@ -100,10 +97,7 @@ fn relay(
             .next_due()
             .map_or(POLL_MAX, |due| due.saturating_sub(started.elapsed()).min(POLL_MAX));
         let mut fds = [PollFd::new(wan, PollFlags::IN), PollFd::new(core, PollFlags::IN)];
-        let timeout = Timespec {
-            tv_sec: 0,
-            tv_nsec: wait.subsec_nanos().into(),
-        };
+        let timeout = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
         // An interrupted wait is a short one.
         let _ = poll(&mut fds, Some(&timeout));
         for (fd, direction) in [(wan, Direction::ToCore), (core, Direction::ToSite)] {

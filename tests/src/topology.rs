@@ -11,7 +11,7 @@
 //! nothing can leave. The second way (`eth1`) exists only for sites that have Internet; it
 //! carries the default route, which is how a dedicated network leaks in practice.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -57,7 +57,7 @@ pub struct Site {
     /// Whether it has a second way, to the Internet.
     pub internet: bool,
     /// Its namespace.
-    pub netns: Netns,
+    pub netns: Arc<Netns>,
     pub(crate) wan: Arc<Netns>,
     pub(crate) relay: Arc<Relay>,
     pub(crate) resolver: CoreServer,
@@ -85,20 +85,17 @@ impl Network {
         connect_core(&core, &wan, &internet)?;
         let mut sites = Vec::new();
         for (number, has_internet) in (1..).zip(sites_with_internet) {
-            let netns = Netns::create(format!("{prefix}-site{number}"))?;
-            let at = |address| SocketAddr::new(address, 0);
+            let netns = Arc::new(Netns::create(format!("{prefix}-site{number}"))?);
             let mut site = Site {
                 number,
                 internet: *has_internet,
                 netns,
                 wan: Arc::clone(&wan),
                 relay: Arc::clone(&relay),
-                resolver: CoreServer::new(Arc::clone(&core), at(resolver(number).into())),
-                service: CoreServer::new(Arc::clone(&core), at(service(number).into())),
+                resolver: CoreServer::new(Arc::clone(&core), (resolver(number), 53).into()),
+                service: CoreServer::new(Arc::clone(&core), (service(number), 80).into()),
                 cuts: Vec::new(),
             };
-            site.resolver = CoreServer::new(Arc::clone(&core), (resolver(number), 53).into());
-            site.service = CoreServer::new(Arc::clone(&core), (service(number), 80).into());
             site.connect(&internet)?;
             site.start_services().await?;
             sites.push(site);

@@ -33,7 +33,8 @@ pub(crate) fn open(name: &str) -> Result<OwnedFd> {
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open("/dev/net/tun")
         .context("open /dev/net/tun")?;
-    let mut request = SetInterface { name: [0; NAME_BYTES], flags: IFF_TUN | IFF_NO_PI, rest: [0; 22] };
+    let mut request =
+        SetInterface { name: [0; NAME_BYTES], flags: IFF_TUN | IFF_NO_PI, rest: [0; 22] };
     request.name[..name.len()].copy_from_slice(name.as_bytes());
     set_interface(&file, request).with_context(|| format!("make the TUN device {name}"))?;
     Ok(file.into())

@@ -81,7 +81,8 @@ fn the_sample_names_every_key() {
         "bytes_max",
         "age_max",
     ] {
-        let names = |line: &str| line.trim_start_matches(['#', ' ']).starts_with(&format!("{key} = "));
+        let names =
+            |line: &str| line.trim_start_matches(['#', ' ']).starts_with(&format!("{key} = "));
         assert!(SAMPLE.lines().any(names), "{key}");
     }
 }

@@ -35,7 +35,7 @@ impl Directory {
         Ok(Self {
             path: path.into(),
             #[cfg(test)]
-            ledger: std::cell::RefCell::default(),
+            ledger: std::cell::RefCell::new(ledger::Ledger::of(path)),
         })
     }
 
@@ -167,6 +167,17 @@ mod ledger {
     }
 
     impl Ledger {
+        /// What is there when a directory is opened has survived already.
+        pub(super) fn of(directory: &Path) -> Self {
+            let mut ledger = Self::default();
+            for entry in fs::read_dir(directory).unwrap() {
+                let entry = entry.unwrap();
+                ledger.synced(&name(&entry), entry.metadata().unwrap().len());
+            }
+            ledger.entries_synced(directory);
+            ledger
+        }
+
         pub(super) fn synced(&mut self, name: &str, bytes: u64) {
             self.bytes.insert(name.into(), bytes);
         }

@@ -72,8 +72,8 @@ impl Kernel {
             Ok(evaluate(&handle, dump, dedicated, anchors, remembered).await)
         };
         match with_kernel(work).await {
-            Ok((snapshot, index)) => {
-                self.remembered = index.or(remembered);
+            Ok(snapshot) => {
+                self.remembered = snapshot.index.or(remembered);
                 snapshot
             }
             Err(fault) => unreadable(&fault, anchors),
@@ -176,7 +176,7 @@ async fn evaluate(
     dedicated: &Dedicated,
     anchors: &[IpAddr],
     remembered: Option<u32>,
-) -> (Snapshot, Option<u32>) {
+) -> Snapshot {
     let Dump { devices, addresses, routes } = dump;
     let device = select(&devices, &addresses, &dedicated.interface, remembered);
     let sources = device.map_or_else(Sources::default, |device| {
@@ -204,8 +204,13 @@ async fn evaluate(
         routes: lookups,
         surroundings,
     };
-    let mtu = device.and_then(|device| device.mtu);
-    (Snapshot { link, sources, mtu }, device.map(|device| device.index))
+    Snapshot {
+        link,
+        sources,
+        index: device.map(|device| device.index),
+        mtu: device.and_then(|device| device.mtu),
+        is_loopback: device.is_some_and(|device| device.loopback),
+    }
 }
 
 fn unreadable(fault: &LocalFault, anchors: &[IpAddr]) -> Snapshot {
@@ -217,7 +222,7 @@ fn unreadable(fault: &LocalFault, anchors: &[IpAddr]) -> Snapshot {
         routes: anchors.iter().map(route).collect(),
         surroundings: Err(fault.clone()),
     };
-    Snapshot { link, sources: Sources::default(), mtu: None }
+    Snapshot { link, sources: Sources::default(), index: None, mtu: None, is_loopback: false }
 }
 
 /// Asks the FIB where a packet of the bound source would go. The interface is not given: a

@@ -89,6 +89,18 @@ fn probes_bind_to_a_preferred_address_inside_the_prefixes() {
 }
 
 #[test]
+fn on_loopback_the_whole_subnet_is_owned_and_elsewhere_only_what_is_listed() {
+    let mut lo = device(1, "lo");
+    lo.loopback = true;
+    let addresses = [has(1, "127.0.0.1/8"), has(2, "198.18.0.1/15")];
+    let inside_127 = sources(&lo, &addresses, &prefixes(&["127.18.11.0/24"]));
+    assert_eq!(inside_127.v4, Some("127.18.11.1".parse().unwrap()));
+    assert_eq!(sources(&lo, &addresses, &prefixes(&["198.18.11.0/24"])).v4, None);
+    let hardware = device(2, "eth0");
+    assert_eq!(sources(&hardware, &addresses, &prefixes(&["198.18.11.0/24"])).v4, None);
+}
+
+#[test]
 fn the_address_shown_is_of_the_first_anchors_family() {
     let eth0 = device(2, "eth0");
     let addresses = [has(2, "198.18.10.10/24"), has(2, "2001:db8::10/64")];

@@ -99,16 +99,18 @@ impl Agent {
         }));
     }
 
-    /// Age of the last message, unless the agent stopped cleanly after it.
+    /// Age of the last message, unless the agent stopped cleanly after it, or its identity
+    /// speaks from two machines.
     pub(super) fn age(&self, mono: Duration) -> Option<Duration> {
-        let heard = self.heard.filter(|_| self.stopped.is_none())?;
+        let counts = self.stopped.is_none() && self.conflict.is_none();
+        let heard = self.heard.filter(|_| counts)?;
         Some(mono.saturating_sub(heard.mono))
     }
 
     /// Age of the last message if that one was verified.
     pub(super) fn verified_age(&self, mono: Duration) -> Option<Duration> {
         let verified = self.heard.is_some_and(|heard| heard.place == Place::Verified);
-        self.age(mono).filter(|_| verified && self.conflict.is_none())
+        self.age(mono).filter(|_| verified)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::snapshot::{AgencyView, Finding};
 
 mod laws;
 mod mass;
+mod topology;
 
 const INTERVAL: u64 = 10;
 const HOME: &str = "198.18.1.9";

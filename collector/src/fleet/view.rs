@@ -1,7 +1,9 @@
 //! From the fleet to what readers see.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use haidang_proto::model::agency::AgentId;
 use haidang_proto::model::flag::Flag;
 use haidang_proto::model::verdict::{Family, Verdict};
 
@@ -24,7 +26,7 @@ pub(super) fn snapshot(fleet: &Fleet, now: Now) -> Snapshot {
     let agents = agents.filter_map(|id| Some(agent_view(fleet, *id, fleet.agents.get(id)?, now)));
     Snapshot {
         taken_at: now.wall,
-        roster: std::sync::Arc::clone(&fleet.roster),
+        roster: Arc::clone(&fleet.roster),
         goals: vec![goal::dedicated_network(&agencies, fleet.config.goal_target_ratio)],
         agents: agents.collect(),
         incidents: incidents(fleet),
@@ -134,12 +136,7 @@ fn quality(verified: &[&Agent]) -> Option<QualityView> {
     })
 }
 
-fn agent_view(
-    fleet: &Fleet,
-    id: haidang_proto::model::agency::AgentId,
-    agent: &Agent,
-    now: Now,
-) -> AgentView {
+fn agent_view(fleet: &Fleet, id: AgentId, agent: &Agent, now: Now) -> AgentView {
     AgentView {
         agent: id,
         agency: agent.agency.clone(),
@@ -175,7 +172,7 @@ fn incidents(fleet: &Fleet) -> Vec<Incident> {
 
 fn is_fresh(fleet: &Fleet, agent: &Agent, now: Now) -> bool {
     let limit = fleet.config.fresh_for();
-    agent.conflict.is_none() && agent.age(now.mono).is_some_and(|age| age <= limit)
+    agent.age(now.mono).is_some_and(|age| age <= limit)
 }
 
 fn place(agent: &Agent) -> Option<Place> {

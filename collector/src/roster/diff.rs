@@ -17,7 +17,9 @@ pub struct RosterDiff {
     pub moved: Vec<AgencyId>,
     /// Another name or kind.
     pub renamed: Vec<AgencyId>,
-    /// Other prefixes, gateways, days or counts.
+    /// Other prefixes or gateways.
+    pub prefixes_changed: Vec<AgencyId>,
+    /// Other days, codes, positions, uplinks or counts.
     pub changed: Vec<AgencyId>,
     lines: Vec<String>,
 }
@@ -63,17 +65,35 @@ impl RosterDiff {
             ));
             self.renamed.push(id.clone());
         }
-        let rest_differs = Agency {
+        let mut same_rest = Agency {
             parent: new.parent.clone(),
             name: new.name.clone(),
             kind: new.kind,
             ..old.clone()
-        } != *new;
-        if rest_differs {
+        };
+        if addresses(old) != addresses(new) {
+            self.lines.push(format!(
+                "~ {id} prefixes and gateways from [{}] to [{}]",
+                addresses(old).join(" "),
+                addresses(new).join(" ")
+            ));
+            self.prefixes_changed.push(id.clone());
+            same_rest.local_prefixes.clone_from(&new.local_prefixes);
+            same_rest.seen_prefixes.clone_from(&new.seen_prefixes);
+            same_rest.gateways.clone_from(&new.gateways);
+        }
+        if same_rest != *new {
             self.lines.push(format!("~ {id} other columns changed"));
             self.changed.push(id.clone());
         }
     }
+}
+
+/// Prefixes and gateways as the file has them, without their days.
+fn addresses(agency: &Agency) -> Vec<String> {
+    let local = agency.local_prefixes.iter().map(|dated| dated.prefix.to_string());
+    let seen = agency.seen_prefixes.iter().map(|dated| format!("seen as {}", dated.prefix));
+    local.chain(seen).chain(agency.gateways.iter().map(ToString::to_string)).collect()
 }
 
 impl fmt::Display for RosterDiff {
@@ -84,11 +104,12 @@ impl fmt::Display for RosterDiff {
         }
         write!(
             f,
-            "{} added, {} removed, {} moved, {} renamed, {} otherwise changed",
+            "{} added, {} removed, {} moved, {} renamed, {} with other prefixes, {} otherwise changed",
             self.added.len(),
             self.removed.len(),
             self.moved.len(),
             self.renamed.len(),
+            self.prefixes_changed.len(),
             self.changed.len()
         )
     }

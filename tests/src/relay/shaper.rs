@@ -230,8 +230,7 @@ mod tests {
 
     #[test]
     fn independent_loss_has_its_ratio() {
-        let lost: u32 =
-            loss_runs(Impairment { loss_ratio: 0.5, ..Impairment::NONE }).iter().sum();
+        let lost: u32 = loss_runs(Impairment { loss_ratio: 0.5, ..Impairment::NONE }).iter().sum();
         assert!((49_000..51_000).contains(&lost), "{lost}");
     }
 

@@ -1,0 +1,216 @@
+//! Echo against real kernels: each test is a thread in a network namespace of its own, with a
+//! router in a second one. Needs root and iproute2, and says so.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail at once")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+use std::time::Duration;
+
+use haidang_probe::{Binding, EchoOutcome, EchoPlan, LATE_GRACE, Pinger, Rejection, Timing};
+use nix::sched::{CloneFlags, unshare};
+
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 10, 10));
+const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 10, 1));
+const UNROUTED: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 1, 1));
+const BLACK_HOLE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 2, 1));
+const NARROW: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 3, 1));
+const NO_NEIGHBOUR: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 10, 99));
+
+/// The second namespace; it goes when the test does.
+struct Router(String);
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn run(command: &str) {
+    let mut words = command.split_whitespace();
+    let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
+    assert!(status.success(), "{command}");
+}
+
+/// Runs `test` in a fresh namespace, on a thread that dies with it.
+fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("network namespaces need root: run as root");
+        run("ip link set lo up");
+        std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test());
+    });
+    thread.join().unwrap();
+}
+
+/// eth0 198.18.10.10 here, a router 198.18.10.1 behind it.
+fn router(name: &str) -> Router {
+    let name = format!("hdprobe-{name}-{}", std::process::id());
+    run(&format!("ip netns add {name}"));
+    let router = Router(name.clone());
+    run(&format!("ip link add eth0 type veth peer name g0 netns {name}"));
+    run("ip addr add 198.18.10.10/24 dev eth0");
+    run("ip link set eth0 up");
+    run("ip route add 198.18.0.0/16 via 198.18.10.1");
+    for command in [
+        "addr add 198.18.10.1/24 dev g0",
+        "link set g0 up",
+        "link set lo up",
+        "route add blackhole 198.18.2.0/24",
+        "link add d0 mtu 1400 type veth peer name d1",
+        "link set d0 up",
+        "link set d1 up",
+        "route add 198.18.3.0/24 dev d0",
+    ] {
+        run(&format!("ip -n {name} {command}"));
+    }
+    run(&format!("ip netns exec {name} sysctl -qw net.ipv4.ip_forward=1"));
+    router
+}
+
+fn pinger(target: IpAddr) -> Pinger {
+    Pinger::new(target, Binding { device: Some("eth0".into()), source: Some(OWN) })
+}
+
+fn plan() -> EchoPlan {
+    EchoPlan {
+        count: 3,
+        spacing: Duration::from_millis(20),
+        deadline: Duration::from_millis(300),
+        ..EchoPlan::default()
+    }
+}
+
+#[test]
+fn a_closed_group_range_forbids() {
+    in_namespace(|| async {
+        std::fs::write("/proc/sys/net/ipv4/ping_group_range", "1 0").unwrap();
+        let loopback = Binding { device: Some("lo".into()), source: None };
+        let mut pinger = Pinger::new(Ipv4Addr::LOCALHOST.into(), loopback);
+        assert!(matches!(pinger.exchange(&plan()).await, EchoOutcome::Forbidden));
+    });
+}
+
+#[test]
+fn a_router_answers_with_kernel_stamps_on_old_and_new_sockets() {
+    in_namespace(|| async {
+        let _router = router("answers");
+        let mut pinger = pinger(ROUTER);
+        let plan = EchoPlan { warm_up: Some(Duration::from_millis(300)), ttl: Some(1), ..plan() };
+        for _ in 0..3 {
+            let outcome = pinger.exchange(&plan).await;
+            let EchoOutcome::Answered { sent: 3, answers, late: 0 } = outcome else {
+                panic!("{outcome:?}")
+            };
+            assert_eq!(answers.len(), 3);
+            assert!(answers.iter().all(|answer| answer.timing == Timing::Kernel), "{answers:?}");
+            assert!(answers.iter().all(|answer| answer.rtt <= plan.deadline));
+            pinger.renew();
+        }
+    });
+}
+
+#[test]
+fn loopback_answers_in_both_families() {
+    in_namespace(|| async {
+        for address in ["127.0.0.9", "::1"] {
+            let address: IpAddr = address.parse().unwrap();
+            let binding = Binding { device: Some("lo".into()), source: Some(address) };
+            let mut pinger = Pinger::new(address, binding);
+            let plan = EchoPlan { payload_bytes: 1_400, dont_fragment: true, ..plan() };
+            let outcome = pinger.exchange(&plan).await;
+            let EchoOutcome::Answered { answers, .. } = outcome else { panic!("{outcome:?}") };
+            assert_eq!(answers.len(), 3);
+        }
+    });
+}
+
+#[test]
+fn a_router_that_has_no_route_rejects_by_name() {
+    in_namespace(|| async {
+        let _router = router("rejects");
+        let outcome = pinger(UNROUTED).exchange(&plan()).await;
+        let EchoOutcome::Rejected { rejection, .. } = outcome else { panic!("{outcome:?}") };
+        let expected = Rejection { by: ROUTER, kind: 3, code: 0, next_hop_mtu: None };
+        assert_eq!(rejection, expected);
+    });
+}
+
+#[test]
+fn a_black_hole_is_silent() {
+    in_namespace(|| async {
+        let _router = router("silent");
+        let outcome = pinger(BLACK_HOLE).exchange(&plan()).await;
+        assert!(matches!(outcome, EchoOutcome::Silent { sent: 3, late: 0 }), "{outcome:?}");
+    });
+}
+
+#[test]
+fn a_narrow_hop_signals_its_mtu() {
+    in_namespace(|| async {
+        let _router = router("narrow");
+        let plan = EchoPlan { payload_bytes: 1_472, dont_fragment: true, ..plan() };
+        let outcome = pinger(NARROW).exchange(&plan).await;
+        let EchoOutcome::Rejected { rejection, .. } = outcome else { panic!("{outcome:?}") };
+        assert_eq!((rejection.by, rejection.next_hop_mtu), (ROUTER, Some(1_400)));
+    });
+}
+
+/// The kernel reports its own failure to resolve a neighbour as ICMP 3/1 from this machine, three
+/// seconds later: nobody rejected anything.
+#[test]
+fn an_absent_neighbour_is_silent() {
+    in_namespace(|| async {
+        let _router = router("neighbour");
+        let mut pinger = pinger(NO_NEIGHBOUR);
+        let plan = EchoPlan { deadline: Duration::from_secs(4), ..plan() };
+        for _ in 0..2 {
+            let outcome = pinger.exchange(&plan).await;
+            assert!(matches!(outcome, EchoOutcome::Silent { .. }), "{outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn an_answer_to_the_previous_exchange_is_late() {
+    in_namespace(|| async {
+        let router = router("late");
+        let mut pinger = pinger(ROUTER);
+        let name = &router.0;
+        // Packets wait in the kernel's neighbour queue until the router's address is known.
+        run("ip neigh flush dev eth0");
+        run(&format!("ip -n {name} link set g0 arp off"));
+        let short = EchoPlan { count: 1, deadline: Duration::from_millis(100), ..plan() };
+        let outcome = pinger.exchange(&short).await;
+        assert!(matches!(outcome, EchoOutcome::Silent { sent: 1, late: 0 }), "{outcome:?}");
+        run(&format!("ip -n {name} link set g0 arp on"));
+        pinger.renew();
+        let mut late_total = 0;
+        let give_up = tokio::time::Instant::now() + LATE_GRACE / 2;
+        while late_total == 0 && tokio::time::Instant::now() < give_up {
+            match pinger.exchange(&plan()).await {
+                EchoOutcome::Answered { late, .. } | EchoOutcome::Silent { late, .. } => {
+                    late_total += late;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // Those of later exchanges may have waited for the same address.
+        assert!(late_total >= 1);
+    });
+}
+
+#[test]
+fn an_interface_that_is_down_cannot_send() {
+    in_namespace(|| async {
+        let _router = router("down");
+        let mut pinger = pinger(ROUTER);
+        assert!(matches!(pinger.exchange(&plan()).await, EchoOutcome::Answered { .. }));
+        run("ip link set eth0 down");
+        assert!(matches!(pinger.exchange(&plan()).await, EchoOutcome::Unsendable(_)));
+        run("ip link set eth0 up");
+        run("ip addr flush dev eth0");
+        assert!(matches!(pinger.exchange(&plan()).await, EchoOutcome::Unsendable(_)));
+    });
+}

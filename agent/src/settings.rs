@@ -1,0 +1,189 @@
+//! The settings in force: what a collector may direct, within local limits, and the way back.
+//!
+//! New settings are on trial until a report succeeds under them; only then are they kept on disk
+//! as the last known good. Without one within [`trial_time`], the former ones return by
+//! themselves, and the same version is not tried again for an hour. Pure but for [`load`] and
+//! [`keep`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use haidang_proto::model::settings::Settings;
+
+use crate::durable;
+
+/// How long a version that had to be rolled back is not tried again.
+const REFUSAL_TIME: Duration = Duration::from_secs(3600);
+/// Grace of a trial beyond three report intervals: a reconnection fits.
+const TRIAL_GRACE: Duration = Duration::from_secs(60);
+/// The file holds four numbers.
+const FILE_BYTES_MAX: u64 = 4096;
+
+/// Settings, and whether they have proved themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InForce {
+    current: Settings,
+    trial: Option<Trial>,
+    refused: Option<Refused>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Trial {
+    previous: Settings,
+    /// On CLOCK_BOOTTIME.
+    ends: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Refused {
+    version: u64,
+    until: Duration,
+}
+
+/// The last known good settings could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot keep the settings in {}", path.display())]
+pub struct SettingsError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+impl InForce {
+    /// Starts from the last known good.
+    pub fn new(known_good: Settings) -> Self {
+        Self { current: known_good.clamped(), trial: None, refused: None }
+    }
+
+    /// What is in force.
+    pub fn current(&self) -> Settings {
+        self.current
+    }
+
+    /// When the trial ends without success, on CLOCK_BOOTTIME.
+    pub fn trial_ends(&self) -> Option<Duration> {
+        self.trial.map(|trial| trial.ends)
+    }
+
+    /// A collector offers settings. Answers what is in force from now on, if that is new.
+    pub fn offer(&mut self, offered: Settings, now: Duration) -> Option<Settings> {
+        let offered = offered.clamped();
+        let is_refused = self
+            .refused
+            .is_some_and(|refused| refused.version == offered.version && now < refused.until);
+        if offered == self.current || is_refused {
+            return None;
+        }
+        // A second offer during a trial proves nothing yet: the way back stays the same.
+        let previous = self.trial.map_or(self.current, |trial| trial.previous);
+        self.trial = Some(Trial { previous, ends: now + trial_time(offered) });
+        self.current = offered;
+        Some(offered)
+    }
+
+    /// A report succeeded. Answers what is now the last known good, if that is new.
+    pub fn reported(&mut self) -> Option<Settings> {
+        self.trial.take().map(|_| self.current)
+    }
+
+    /// Time has passed. Answers what is in force again, if the trial failed.
+    pub fn tick(&mut self, now: Duration) -> Option<Settings> {
+        let trial = self.trial.filter(|trial| now >= trial.ends)?;
+        self.refused = Some(Refused { version: self.current.version, until: now + REFUSAL_TIME });
+        self.current = trial.previous;
+        self.trial = None;
+        Some(self.current)
+    }
+}
+
+/// How long a trial may take.
+fn trial_time(settings: Settings) -> Duration {
+    settings.report_interval * 3 + TRIAL_GRACE
+}
+
+/// The last known good settings; the defaults where there are none or they cannot be read.
+pub fn load(state_dir: &Path) -> Settings {
+    let path = path(state_dir);
+    let bytes = match durable::read(&path, FILE_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Settings::default(),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "settings not read; using defaults");
+            return Settings::default();
+        }
+    };
+    match serde_json::from_slice::<Settings>(&bytes) {
+        Ok(settings) => settings.clamped(),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "settings are damaged; using defaults");
+            Settings::default()
+        }
+    }
+}
+
+/// Keeps the last known good settings.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn keep(state_dir: &Path, settings: Settings) -> Result<(), SettingsError> {
+    let path = path(state_dir);
+    let json = serde_json::to_vec_pretty(&settings).map_err(std::io::Error::other);
+    json.and_then(|json| durable::replace(&path, &json, 0o644))
+        .map_err(|source| SettingsError { path, source })
+}
+
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("settings.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn settings(version: u64) -> Settings {
+        Settings { version, report_interval: seconds(30), ..Settings::default() }
+    }
+
+    #[test]
+    fn a_successful_report_makes_settings_the_last_known_good() {
+        let mut held = InForce::new(Settings::default());
+        assert_eq!(held.offer(settings(1), seconds(0)), Some(settings(1)));
+        assert_eq!(held.reported(), Some(settings(1)));
+        assert_eq!(held.reported(), None);
+        assert_eq!(held.tick(seconds(9_999)), None);
+        assert_eq!(held.current(), settings(1));
+    }
+
+    #[test]
+    fn without_a_report_the_former_settings_return_and_the_version_has_to_wait() {
+        let mut held = InForce::new(Settings::default());
+        held.offer(settings(1), seconds(0));
+        held.offer(settings(2), seconds(10));
+        assert_eq!(held.tick(seconds(159)), None);
+        assert_eq!(held.tick(seconds(160)), Some(Settings::default()));
+        assert_eq!(held.offer(settings(2), seconds(200)), None);
+        assert_eq!(held.offer(settings(3), seconds(200)), Some(settings(3)));
+        assert_eq!(held.tick(seconds(350)), Some(Settings::default()));
+        assert_eq!(held.offer(settings(2), seconds(4_000)), Some(settings(2)));
+    }
+
+    #[test]
+    fn nothing_offered_leaves_the_local_limits() {
+        let mut held = InForce::new(Settings::default());
+        let wild = Settings { version: 1, probe_period: Duration::ZERO, ..Settings::default() };
+        assert_eq!(held.offer(wild, seconds(0)), Some(wild.clamped()));
+    }
+
+    #[test]
+    fn they_survive_on_disk_and_damage_means_defaults() {
+        let place = tempfile::tempdir().unwrap();
+        assert_eq!(load(place.path()), Settings::default());
+        keep(place.path(), settings(7)).unwrap();
+        assert_eq!(load(place.path()), settings(7));
+        std::fs::write(path(place.path()), "{\"version\":").unwrap();
+        assert_eq!(load(place.path()), Settings::default());
+    }
+}

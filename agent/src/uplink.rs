@@ -1,0 +1,271 @@
+//! The uplink: takes what holds true and what the journal keeps to a collector.
+//!
+//! Here is the life of the identity: without one the agent probes and journals, and looks every
+//! few seconds whether somebody has enrolled it; a revoked one stops reporting, keeps its key and
+//! waits for the same. `conversation` is the life of the connection. What is decided is pure and
+//! has a file each: `choice` which collector, `backoff` when, `renewal` the certificate.
+
+mod backoff;
+mod choice;
+pub(crate) mod connector;
+mod conversation;
+mod recovery;
+mod renewal;
+pub(crate) mod session;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use haidang_proto::model::settings::Settings;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::identity::{Identity, IdentityError, Store};
+use crate::journal::keeper::Keeper;
+use crate::live::Live;
+use crate::report::{Process, Reporter};
+use crate::settings::InForce;
+
+use self::conversation::{Conversation, Ended};
+
+pub use self::choice::{Target, Way};
+pub use self::connector::ConnectError;
+pub use self::session::CallError;
+
+/// How often an agent without a usable identity looks for one.
+const IDENTITY_POLL: Duration = Duration::from_secs(3);
+
+/// Everything that the uplink works with.
+#[derive(Debug)]
+pub struct Uplink {
+    config: Arc<Config>,
+    store: Store,
+    clock: Clock,
+    keeper: Keeper,
+    live: Live,
+    process: Process,
+    reporter: Reporter,
+    settings: InForce,
+    settings_in_force: watch::Sender<Settings>,
+    status: watch::Sender<Status>,
+}
+
+/// How the uplink fares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The identity's life, and the connection's.
+    pub standing: Standing,
+    /// Agency, its name, agent, and the certificate's end.
+    pub speaker: Option<Speaker>,
+    /// When a collector last took a report.
+    pub reported_at: Option<SystemTime>,
+    /// What went wrong last, until a report arrives.
+    pub problem: Option<String>,
+    /// How far this machine's clock is ahead of the collector's, in milliseconds.
+    pub clock_ahead_ms: Option<i64>,
+}
+
+/// Where the uplink stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// No identity.
+    NotEnrolled,
+    /// An identity that cannot be used; the problem says why.
+    Unusable,
+    /// No collector has taken a report yet.
+    Connecting,
+    /// Reports arrive there.
+    Reporting(Target),
+    /// The identity was revoked: nothing is sent until the machine is enrolled again.
+    Revoked,
+}
+
+/// Whom the agent speaks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Speaker {
+    /// The agency.
+    pub agency: String,
+    /// Its name.
+    pub agency_name: String,
+    /// The agent.
+    pub agent: String,
+    /// When its certificate ends.
+    pub certificate_ends: SystemTime,
+}
+
+/// What `run` hands to the uplink.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Where the identity is.
+    pub store: Store,
+    /// The clocks.
+    pub clock: Clock,
+    /// The journal.
+    pub keeper: Keeper,
+    /// The present state.
+    pub live: Live,
+    /// This process.
+    pub process: Process,
+    /// The last known good settings.
+    pub settings: Settings,
+}
+
+impl Uplink {
+    /// An uplink, the settings that it puts in force, and how it fares.
+    pub fn new(parts: Parts) -> (Self, watch::Receiver<Settings>, watch::Receiver<Status>) {
+        let Parts { config, store, clock, keeper, live, process, settings } = parts;
+        let settings = InForce::new(settings);
+        let (settings_in_force, settings_receiver) = watch::channel(settings.current());
+        let (status, status_receiver) = watch::channel(Status {
+            standing: Standing::NotEnrolled,
+            speaker: None,
+            reported_at: None,
+            problem: None,
+            clock_ahead_ms: None,
+        });
+        let reporter = Reporter::new(process);
+        let uplink = Self {
+            config,
+            store,
+            clock,
+            keeper,
+            live,
+            process,
+            reporter,
+            settings,
+            settings_in_force,
+            status,
+        };
+        (uplink, settings_receiver, status_receiver)
+    }
+
+    /// Works until it is stopped. Nothing that a collector does ends it.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            // Taken before the identity is read, so that no enrolment slips in between.
+            let stamp = self.store.stamp();
+            match self.store.load() {
+                Ok(Some(identity)) => match self.converse(identity, &stop).await {
+                    Ok(Ended::Stopped) => return,
+                    Ok(Ended::Enrolled) => continue,
+                    Ok(Ended::Revoked) => {
+                        tracing::error!(
+                            "the collector has revoked this identity; nothing is reported until \
+                             the machine is enrolled again: haidang-agent enroll --replace"
+                        );
+                        self.status.send_modify(|status| status.standing = Standing::Revoked);
+                    }
+                    Err(error) => self.unusable(&error),
+                },
+                Ok(None) => self.status.send_modify(|status| {
+                    status.standing = Standing::NotEnrolled;
+                    status.speaker = None;
+                }),
+                Err(error) => self.unusable(&error),
+            }
+            if self.wait_for_enrolment(stamp, &stop).await == Wait::Stopped {
+                return;
+            }
+        }
+    }
+
+    async fn converse(
+        &mut self,
+        identity: Identity,
+        stop: &CancellationToken,
+    ) -> Result<Ended, IdentityError> {
+        tracing::info!(agency = %identity.agency, agent = %identity.agent, "identity in force");
+        self.status.send_modify(|status| {
+            status.standing = Standing::Connecting;
+            status.speaker = Some(speaker(&identity));
+            status.problem = None;
+        });
+        Ok(Conversation::new(self, identity)?.run(stop).await)
+    }
+
+    fn unusable(&self, error: &IdentityError) {
+        let text = chain(error);
+        self.status.send_if_modified(|status| {
+            let is_new = status.problem.as_ref() != Some(&text);
+            if is_new {
+                tracing::error!(error = text, "the identity cannot be used");
+            }
+            status.standing = Standing::Unusable;
+            status.problem = Some(text);
+            is_new
+        });
+    }
+
+    /// Waits until the identity on disk is another one. One that could not be used is read again
+    /// in any case: its permissions may have been set right, which leaves no stamp.
+    async fn wait_for_enrolment(
+        &self,
+        stamp: Option<(u64, SystemTime)>,
+        stop: &CancellationToken,
+    ) -> Wait {
+        let may_heal = self.status.borrow().standing == Standing::Unusable;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Wait::Stopped,
+                () = tokio::time::sleep(IDENTITY_POLL) => {}
+            }
+            if may_heal || self.store.stamp() != stamp {
+                return Wait::Over;
+            }
+        }
+    }
+
+    /// Listeners to report to: the configuration's, else those that enrolment told; never one
+    /// outside the pinned prefixes. A fallback is the configuration's alone.
+    fn endpoints(&self, identity: &Identity) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        let configured = &self.config.collector.endpoints;
+        let told = &identity.contacts.report_endpoints;
+        let dedicated = if configured.is_empty() { told } else { configured };
+        let (inside, outside): (Vec<SocketAddr>, Vec<SocketAddr>) =
+            dedicated.iter().partition(|address| self.is_dedicated(**address));
+        if !outside.is_empty() {
+            tracing::warn!(?outside, "collectors outside network_prefixes are not used");
+        }
+        (inside, self.config.collector.fallback_endpoints.clone())
+    }
+
+    fn is_dedicated(&self, address: SocketAddr) -> bool {
+        self.config.dedicated.network_prefixes.iter().any(|net| net.contains(&address.ip()))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Wait {
+    Over,
+    Stopped,
+}
+
+fn speaker(identity: &Identity) -> Speaker {
+    Speaker {
+        agency: identity.agency.to_string(),
+        agency_name: identity.agency_name.clone(),
+        agent: identity.agent.to_string(),
+        certificate_ends: identity.not_after,
+    }
+}
+
+/// An error with everything behind it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+pub(crate) mod double;
+#[cfg(test)]
+mod tests;

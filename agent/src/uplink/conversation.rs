@@ -1,0 +1,550 @@
+//! The life of an enrolled agent's connection: connect, report on the beat, renew, deliver, and
+//! do it again elsewhere when it fails.
+//!
+//! One thing at a time, in the order of its worth: the present state first, then the identity,
+//! then the backlog at a capped rate. Only attempts to connect run beside a connection that
+//! works. Every call has a deadline shorter than a report interval, and a delivery that fails
+//! never costs the connection: the liveness path does not wait for the data path.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use haidang_proto::model::goodbye::{Goodbye, GoodbyeReason};
+use haidang_proto::model::refusal::Refusal;
+use haidang_proto::model::report::{Reply, TrustBundle};
+use haidang_proto::model::settings::Settings;
+use haidang_proto::model::verdict::Family;
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::random;
+use crate::host;
+use crate::identity::{Identity, IdentityError};
+use crate::live::View;
+use crate::report::Versions;
+use crate::settings;
+
+use super::choice::{Choice, Target, Way};
+use super::renewal::Renewal;
+use super::session::{CallError, Session};
+use super::{ConnectError, Standing, Uplink, backoff, chain, connector, recovery, speaker};
+
+/// Longest wait for the answer to a report.
+const REPORT_DEADLINE: Duration = Duration::from_secs(5);
+/// The same while the probes say that the path is down: the fallback is waiting.
+const REPORT_DEADLINE_DOWN: Duration = Duration::from_secs(2);
+/// Longest wait until a batch is durable.
+const DELIVERY_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest wait for a new certificate.
+const RENEWAL_DEADLINE: Duration = Duration::from_secs(10);
+/// A change of verdict or flags is reported at once, but not more often than this.
+const REPORT_GAP_MIN: Duration = Duration::from_secs(1);
+/// Batches are this far apart: 16 KiB each make 32 kbit/s, half of the slowest line in use.
+const DELIVERY_PAUSE: Duration = Duration::from_secs(4);
+/// First and longest wait after a delivery that failed.
+const DELIVERY_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// First and longest wait between attempts at the recovery listener, which is rate-limited.
+const RECOVERY_RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// Longest time over which a collector may spread reconnections.
+const RECONNECT_WITHIN_MAX: Duration = Duration::from_secs(3600);
+/// A renewed certificate is presented on a new connection within so long.
+const RENEWED_RECONNECT_WITHIN: Duration = Duration::from_secs(60);
+/// Longest sleep, so that an identity which changed on disk is noticed.
+const NAP_MAX: Duration = Duration::from_secs(5);
+
+/// Why a conversation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The agent stops.
+    Stopped,
+    /// There is another identity on disk.
+    Enrolled,
+    /// The collector revoked this one.
+    Revoked,
+}
+
+type Attempt = Pin<Box<dyn Future<Output = (usize, Target, Result<Session, ConnectError>)> + Send>>;
+
+/// Times on CLOCK_BOOTTIME.
+pub(super) struct Conversation<'a> {
+    uplink: &'a mut Uplink,
+    identity: Identity,
+    /// What the store looked like when `identity` was in it.
+    stamp: Option<(u64, SystemTime)>,
+    tls: Arc<ClientConfig>,
+    /// Drawn from the agent's id.
+    phase: u32,
+    choice: Choice,
+    attempt: Option<Attempt>,
+    session: Option<Session>,
+    renewal: Renewal,
+    recovery: Retry,
+    is_refused_as_expired: bool,
+    next_report: Duration,
+    last_report: Duration,
+    reconnect_at: Option<Duration>,
+    delivery: Retry,
+    is_full_report_wanted: bool,
+    /// The changes of the view that a report has told, or is about to tell.
+    changes_told: u64,
+    family: Family,
+}
+
+/// When something is tried next.
+#[derive(Debug, Clone, Copy, Default)]
+struct Retry {
+    failures: u32,
+    at: Duration,
+}
+
+impl Retry {
+    fn failed(&mut self, now: Duration, (first, cap): (Duration, Duration)) {
+        self.failures = self.failures.saturating_add(1);
+        self.at = now + backoff::delay(self.failures, first, cap, random());
+    }
+
+    fn succeeded(&mut self, next: Duration) {
+        *self = Self { failures: 0, at: next };
+    }
+}
+
+impl<'a> Conversation<'a> {
+    pub(super) fn new(uplink: &'a mut Uplink, identity: Identity) -> Result<Self, IdentityError> {
+        let tls = connector::tls_of(&identity)?;
+        let (dedicated, fallback) = uplink.endpoints(&identity);
+        if dedicated.is_empty() && fallback.is_empty() {
+            let problem = "no collector is known inside network_prefixes; set collector.endpoints";
+            tracing::error!(problem);
+            uplink.status.send_modify(|status| status.problem = Some(problem.into()));
+        }
+        let interval = uplink.settings.current().report_interval;
+        let phase = crc32fast::hash(identity.agent.0.as_bytes());
+        let view = uplink.live.view();
+        Ok(Self {
+            stamp: uplink.store.stamp(),
+            tls,
+            phase,
+            choice: Choice::new(&dedicated, &fallback, interval),
+            attempt: None,
+            session: None,
+            renewal: Renewal::new(identity.not_before, identity.not_after, phase),
+            recovery: Retry::default(),
+            is_refused_as_expired: false,
+            next_report: Duration::ZERO,
+            last_report: Duration::ZERO,
+            reconnect_at: None,
+            delivery: Retry::default(),
+            is_full_report_wanted: true,
+            changes_told: view.changes,
+            family: view.verdict.family(),
+            identity,
+            uplink,
+        })
+    }
+
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> Ended {
+        let mut view = self.uplink.live.watch();
+        let mut journal = self.uplink.keeper.status_changes();
+        loop {
+            let now = self.now();
+            self.start_attempt(now);
+            let nap = self.nap(now);
+            tokio::select! {
+                () = stop.cancelled() => return self.say_goodbye().await,
+                (index, target, outcome) = finished(&mut self.attempt) => {
+                    self.attempt = None;
+                    self.attempted(index, target, outcome);
+                }
+                () = tokio::time::sleep(nap) => {}
+                () = changed(&mut view) => {
+                    let view = view.borrow_and_update();
+                    let (changes, family) = (view.changes, view.verdict.family());
+                    drop(view);
+                    self.notice(changes, family);
+                }
+                () = changed(&mut journal) => {
+                    journal.mark_unchanged();
+                }
+            }
+            if self.uplink.store.stamp() != self.stamp {
+                return Ended::Enrolled;
+            }
+            let ended = tokio::select! {
+                () = stop.cancelled() => return self.say_goodbye().await,
+                ended = self.work() => ended,
+            };
+            if let Some(ended) = ended {
+                return ended;
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.uplink.clock.boottime()
+    }
+
+    fn interval(&self) -> Duration {
+        self.uplink.settings.current().report_interval
+    }
+
+    /// How long nothing is due.
+    fn nap(&self, now: Duration) -> Duration {
+        let report = self.session.is_some().then_some(self.next_report);
+        let waits = self.uplink.keeper.status().waiting_records > 0;
+        let delivery = (self.session.is_some() && waits).then_some(self.delivery.at);
+        let attempt = match self.attempt {
+            Some(_) => None,
+            None => self.choice.next(now).map(|(_, at)| at),
+        };
+        let due = [report, delivery, attempt, self.reconnect_at];
+        let first = due.into_iter().flatten().min().unwrap_or(Duration::MAX);
+        first.saturating_sub(now).min(NAP_MAX)
+    }
+
+    /// Begins to connect where that is due: to a better listener, or anew to the same one.
+    fn start_attempt(&mut self, now: Duration) {
+        if self.attempt.is_some() {
+            return;
+        }
+        let again = self.reconnect_at.is_some_and(|at| at <= now);
+        let index = match self.choice.next(now) {
+            Some((index, at)) if at <= now => index,
+            _ => match self.choice.connected() {
+                Some(index) if again => index,
+                _ => return,
+            },
+        };
+        self.reconnect_at = self.reconnect_at.filter(|_| !again);
+        let Some(target) = self.choice.target(index) else { return };
+        let (config, tls) = (Arc::clone(&self.uplink.config), Arc::clone(&self.tls));
+        self.attempt = Some(Box::pin(async move {
+            let work = async {
+                let binding = match target.way {
+                    Way::Dedicated => Some(
+                        connector::dedicated_binding(&config.dedicated, target.address.ip())
+                            .await?,
+                    ),
+                    Way::Fallback => None,
+                };
+                let stream = connector::connect(target.address, binding.as_ref(), tls).await?;
+                let channel = connector::channel(target.address, stream).await?;
+                Ok(Session::new(index, target, channel))
+            };
+            (index, target, work.await)
+        }));
+    }
+
+    fn attempted(&mut self, index: usize, target: Target, outcome: Result<Session, ConnectError>) {
+        let now = self.now();
+        match outcome {
+            Ok(session) => {
+                tracing::debug!(address = %target.address, "connected");
+                self.choice.reached(index);
+                self.session = Some(session);
+                self.next_report = now;
+            }
+            Err(error) => {
+                tracing::debug!(address = %target.address, error = chain(&error), "not connected");
+                // The connection that is to be replaced is still there.
+                if self.choice.connected() != Some(index) {
+                    self.choice.failed(index, now, random());
+                }
+                if self.session.is_none() {
+                    self.problem(chain(&error));
+                }
+            }
+        }
+    }
+
+    /// The observer has finished a cycle.
+    fn notice(&mut self, changes: u64, family: Family) {
+        let now = self.now();
+        if changes != self.changes_told {
+            let soon = now + backoff::share(REPORT_GAP_MIN, random());
+            self.next_report = self.next_report.min(soon.max(self.last_report + REPORT_GAP_MIN));
+        }
+        if family == Family::Up && self.family != Family::Up {
+            self.choice.hurry(now, random());
+        }
+        self.family = family;
+    }
+
+    /// Does what is due.
+    async fn work(&mut self) -> Option<Ended> {
+        let now = self.now();
+        if let Some(settings) = self.uplink.settings.tick(now) {
+            tracing::warn!(version = settings.version, "no report arrived: settings rolled back");
+            self.put_in_force(settings);
+        }
+        if self.session.is_some() && self.next_report <= now {
+            let ended = self.report().await;
+            if ended.is_some() {
+                return ended;
+            }
+        }
+        let wall = SystemTime::now();
+        if (self.is_refused_as_expired || wall >= self.identity.not_after)
+            && self.recovery.at <= now
+        {
+            self.recover().await;
+        } else if self.session.is_some() && self.renewal.is_due(wall, now) {
+            let ended = self.renew().await;
+            if ended.is_some() {
+                return ended;
+            }
+        }
+        let waits = self.uplink.keeper.status().waiting_records > 0;
+        // Not before this connection has carried a report: the present comes first.
+        let is_proved = matches!(self.uplink.status.borrow().standing, Standing::Reporting(_));
+        if self.session.is_some() && is_proved && waits && self.delivery.at <= now {
+            return self.deliver().await;
+        }
+        None
+    }
+
+    async fn report(&mut self) -> Option<Ended> {
+        let host = match self.is_full_report_wanted {
+            true => tokio::task::spawn_blocking(host::facts).await.ok(),
+            false => None,
+        };
+        let session = self.session.as_mut()?;
+        let view = self.uplink.live.take();
+        let quality = view.quality.clone();
+        let View { changes, verdict, .. } = view;
+        let deadline = match verdict.family() {
+            Family::Down => REPORT_DEADLINE_DOWN,
+            Family::Up | Family::Unknown => REPORT_DEADLINE,
+        };
+        let versions = Versions {
+            settings: self.uplink.settings.current().version,
+            trust_bundle: self.identity.contacts.trust_bundle_version,
+        };
+        let moment = self.uplink.clock.moment();
+        let journal = self.uplink.keeper.status();
+        let report = self.uplink.reporter.assemble(view, journal, versions, host, moment);
+        self.last_report = moment.boottime;
+        match session.report(report, deadline).await {
+            Ok(reply) => {
+                self.changes_told = changes;
+                self.is_full_report_wanted = reply.full_report_wanted;
+                self.accept(reply, moment.wall);
+                None
+            }
+            Err(error) => {
+                self.uplink.live.give_back(&quality);
+                self.turned_away(&error)
+            }
+        }
+    }
+
+    /// A report has arrived.
+    fn accept(&mut self, reply: Reply, sent: SystemTime) {
+        let now = self.now();
+        let Some(session) = &self.session else { return };
+        let (index, target) = (session.index, session.target);
+        self.choice.proved(index, now, random());
+        self.is_refused_as_expired = false;
+        let wait = match reply.next_report_in {
+            // Not said: our own beat.
+            Duration::ZERO => backoff::next_beat(now, self.interval(), self.phase) - now,
+            wait => wait.clamp(Settings::REPORT_INTERVAL_MIN, Settings::REPORT_INTERVAL_MAX),
+        };
+        self.next_report = now + wait;
+        if let Some(within) = reply.reconnect_within {
+            self.reconnect_at =
+                Some(now + backoff::share(within.min(RECONNECT_WITHIN_MAX), random()));
+        }
+        let ahead_ms = ahead_ms(sent, reply.server_time);
+        self.uplink.status.send_modify(|status| {
+            if status.standing != Standing::Reporting(target) {
+                tracing::info!(address = %target.address, way = ?target.way, "reporting");
+            }
+            status.standing = Standing::Reporting(target);
+            status.reported_at = Some(sent);
+            status.problem = None;
+            status.clock_ahead_ms = Some(ahead_ms);
+        });
+        if let Some(proved) = self.uplink.settings.reported()
+            && let Err(error) = settings::keep(&self.uplink.config.state_dir, proved)
+        {
+            tracing::warn!(error = chain(&error), "settings are in force but not kept");
+        }
+        if let Some(offered) = reply.settings
+            && let Some(settings) = self.uplink.settings.offer(offered, now)
+        {
+            tracing::info!(version = settings.version, "settings on trial");
+            self.put_in_force(settings);
+        }
+        if let Some(bundle) = reply.trust_bundle {
+            self.trust(bundle);
+        }
+    }
+
+    /// A call was answered by a refusal, or not at all.
+    fn turned_away(&mut self, error: &CallError) -> Option<Ended> {
+        let now = self.now();
+        match error {
+            CallError::Refused(Refusal::Revoked) => return Some(Ended::Revoked),
+            CallError::Refused(Refusal::CertificateExpired) => self.is_refused_as_expired = true,
+            _ => {}
+        }
+        self.problem(chain(error));
+        if error.ends_session() {
+            if let Some(session) = self.session.take() {
+                tracing::warn!(address = %session.target.address, %error, "report not taken");
+                self.choice.failed(session.index, now, random());
+            }
+            self.uplink.status.send_modify(|status| status.standing = Standing::Connecting);
+        } else {
+            // Busy: one beat later, and not all at the same moment of it.
+            self.next_report = now + self.interval() + backoff::share(self.interval(), random());
+        }
+        None
+    }
+
+    async fn deliver(&mut self) -> Option<Ended> {
+        let batch = self.uplink.keeper.batch(SystemTime::now()).await;
+        let now = self.now();
+        let (Some(batch), Some(session)) = (batch, self.session.as_mut()) else {
+            self.delivery.failed(now, DELIVERY_RETRY);
+            return None;
+        };
+        let (journal_id, first_seq) = (batch.journal_id, batch.first_seq);
+        match session.deliver(batch, DELIVERY_DEADLINE).await {
+            Ok(acknowledged) => {
+                self.uplink.keeper.acknowledge(journal_id, acknowledged).await;
+                match acknowledged >= first_seq {
+                    true => self.delivery.succeeded(self.now() + DELIVERY_PAUSE),
+                    false => self.delivery.failed(now, DELIVERY_RETRY),
+                }
+            }
+            Err(CallError::Refused(Refusal::Revoked)) => return Some(Ended::Revoked),
+            Err(error) => {
+                tracing::info!(%error, "records not delivered; they stay in the journal");
+                self.delivery.failed(now, DELIVERY_RETRY);
+            }
+        }
+        None
+    }
+
+    async fn renew(&mut self) -> Option<Ended> {
+        let session = self.session.as_mut()?;
+        let outcome = match self.identity.request() {
+            Ok(request) => session.renew(request, RENEWAL_DEADLINE).await,
+            Err(error) => Err(CallError::Failed(chain(&error))),
+        };
+        match outcome {
+            Ok(chain) => self.take_renewed(chain),
+            Err(CallError::Refused(Refusal::Revoked)) => return Some(Ended::Revoked),
+            Err(error) => {
+                tracing::warn!(%error, "certificate not renewed; it will be tried again");
+                self.renewal.failed(self.now(), random());
+            }
+        }
+        None
+    }
+
+    /// The certificate has expired: only the recovery listener still hears this machine.
+    async fn recover(&mut self) {
+        let targets = &self.identity.contacts.recovery_endpoints;
+        match recovery::renew_expired(&self.uplink.config, &self.identity, targets).await {
+            Ok(chain) => {
+                self.is_refused_as_expired = false;
+                self.recovery.succeeded(self.now());
+                self.take_renewed(chain);
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the expired certificate was not renewed");
+                self.problem(chain(&error));
+                self.recovery.failed(self.now(), RECOVERY_RETRY);
+            }
+        }
+    }
+
+    fn take_renewed(&mut self, certificates: Vec<CertificateDer<'static>>) {
+        let now = self.now();
+        let kept = self.uplink.store.renew(&self.identity, certificates, SystemTime::now());
+        match kept.and_then(|identity| self.adopt(identity)) {
+            Ok(()) => {
+                tracing::info!(agent = %self.identity.agent, "certificate renewed");
+                self.renewal =
+                    Renewal::of_fresh(SystemTime::now(), self.identity.not_after, self.phase);
+                let within = backoff::share(RENEWED_RECONNECT_WITHIN, random());
+                self.reconnect_at = Some(now + within);
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the renewed certificate was not taken");
+                self.renewal.failed(now, random());
+                self.recovery.failed(now, RECOVERY_RETRY);
+            }
+        }
+    }
+
+    fn trust(&mut self, TrustBundle { version, roots_der }: TrustBundle) {
+        let roots = roots_der.into_iter().map(CertificateDer::from).collect();
+        let kept = self.uplink.store.trust(&self.identity, version, roots);
+        match kept.and_then(|identity| self.adopt(identity)) {
+            Ok(()) => tracing::info!(version, "trusted certificate authorities replaced"),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), version, "trust bundle not taken");
+            }
+        }
+    }
+
+    /// Takes over an identity that the store now holds.
+    fn adopt(&mut self, identity: Identity) -> Result<(), IdentityError> {
+        self.tls = connector::tls_of(&identity)?;
+        self.identity = identity;
+        self.stamp = self.uplink.store.stamp();
+        let speaker = speaker(&self.identity);
+        self.uplink.status.send_modify(|status| status.speaker = Some(speaker));
+        Ok(())
+    }
+
+    fn put_in_force(&mut self, settings: Settings) {
+        self.choice.set_first_window(settings.report_interval);
+        self.uplink.settings_in_force.send_replace(settings);
+    }
+
+    fn problem(&self, text: String) {
+        self.uplink.status.send_modify(|status| status.problem = Some(text));
+    }
+
+    /// Says why silence follows. Bounded, because a machine that shuts down does not wait.
+    async fn say_goodbye(mut self) -> Ended {
+        let process_nonce = self.uplink.process.nonce;
+        if let Some(session) = &mut self.session {
+            let goodbye = Goodbye { reason: GoodbyeReason::Shutdown, process_nonce };
+            if let Err(error) = session.goodbye(goodbye).await {
+                tracing::debug!(%error, "goodbye not heard");
+            }
+        }
+        Ended::Stopped
+    }
+}
+
+/// The outcome of an attempt; waits for ever where there is none.
+async fn finished(attempt: &mut Option<Attempt>) -> (usize, Target, Result<Session, ConnectError>) {
+    match attempt {
+        Some(attempt) => attempt.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a change; for ever once whoever writes is gone, which the stop signal follows.
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn ahead_ms(ours: SystemTime, theirs: SystemTime) -> i64 {
+    let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    match ours.duration_since(theirs) {
+        Ok(ahead) => ms(ahead),
+        Err(behind) => -ms(behind.duration()),
+    }
+}

@@ -1,0 +1,175 @@
+//! The kernel's view in network namespaces of the tests' own. Needs root and iproute2, and says
+//! so.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail at once")]
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use haidang_agent::config::{Dedicated, InterfaceSelector};
+use haidang_agent::evidence::{Address, Interface, Neighbour, RouteLookup, Surroundings};
+use haidang_agent::link::{Changes, Kernel};
+use nix::sched::{CloneFlags, unshare};
+
+const ANCHOR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 10));
+const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 10, 10));
+const GATEWAY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 10, 1));
+
+fn run(command: &str) {
+    let mut words = command.split_whitespace();
+    let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
+    assert!(status.success(), "{command}");
+}
+
+/// eth0 and its peer g0, eth1 and its peer i0, all in one fresh namespace: enough for the
+/// kernel's own view.
+fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("network namespaces need root: run as root");
+        for command in [
+            "ip link set lo up",
+            "ip link add eth0 type veth peer name g0",
+            "ip link add eth1 type veth peer name i0",
+            "ip link set g0 up",
+            "ip link set i0 up",
+            "ip link set eth0 up",
+            "ip addr add 198.18.10.10/24 dev eth0",
+            "ip route add 198.18.0.0/15 via 198.18.10.1 dev eth0",
+        ] {
+            run(command);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test());
+    });
+    thread.join().unwrap();
+}
+
+fn dedicated() -> Dedicated {
+    Dedicated {
+        interface: InterfaceSelector::Name("eth0".into()),
+        local_prefixes: vec!["198.18.10.0/24".parse().unwrap()],
+        network_prefixes: vec!["198.18.0.0/15".parse().unwrap()],
+        gateways: vec![GATEWAY],
+    }
+}
+
+async fn look(kernel: &mut Kernel) -> (Interface, Address, RouteLookup, Surroundings) {
+    let link = kernel.snapshot(&dedicated(), &[ANCHOR]).await.link;
+    let route = link.routes.into_iter().next().unwrap();
+    assert_eq!(route.target, ANCHOR);
+    (link.interface, link.address, route.lookup, link.surroundings.unwrap())
+}
+
+#[test]
+fn each_loss_shows_where_it_happened() {
+    in_namespace(|| async {
+        let mut kernel = Kernel::new();
+        let name = || "eth0".to_owned();
+        let dedicated = RouteLookup::Dedicated { via: Some(GATEWAY) };
+        let (interface, address, route, around) = look(&mut kernel).await;
+        assert!(matches!(interface, Interface::Up { .. }), "{interface:?}");
+        assert_eq!((address, &route), (Address::Present(OWN), &dedicated));
+        assert_eq!(around, Surroundings::default());
+
+        // The peer goes: the route stays, marked linkdown.
+        run("ip link set g0 down");
+        let (interface, address, route, _) = look(&mut kernel).await;
+        assert_eq!(interface, Interface::NoCarrier { name: name() });
+        assert_eq!((address, &route), (Address::Present(OWN), &dedicated));
+        run("ip link set g0 up");
+
+        run("ip route del 198.18.0.0/15");
+        assert_eq!(look(&mut kernel).await.2, RouteLookup::None);
+        run("ip route add blackhole 198.18.0.0/24");
+        assert_eq!(look(&mut kernel).await.2, RouteLookup::None);
+        run("ip route del blackhole 198.18.0.0/24");
+
+        run("ip addr add 203.0.113.10/24 dev eth1");
+        run("ip link set eth1 up");
+        run("ip route add default via 203.0.113.1 dev eth1");
+        let (_, _, route, around) = look(&mut kernel).await;
+        assert_eq!(route, RouteLookup::Elsewhere { interface: "eth1".into() });
+        assert_eq!(around.other_routed_interfaces, ["eth1"]);
+
+        run("ip addr flush dev eth0");
+        run("ip addr add 192.0.2.7/24 dev eth0");
+        let others = vec![IpAddr::from([192, 0, 2, 7])];
+        assert_eq!(look(&mut kernel).await.1, Address::Absent { others });
+
+        run("ip link set eth0 down");
+        assert_eq!(look(&mut kernel).await.0, Interface::AdminDown { name: name() });
+        run("ip link del eth0");
+        assert_eq!(look(&mut kernel).await.0, Interface::Missing);
+    });
+}
+
+#[test]
+fn forwarding_and_a_shared_bridge_are_seen() {
+    in_namespace(|| async {
+        let mut kernel = Kernel::new();
+        run("sysctl -qw net.ipv4.conf.eth0.forwarding=1");
+        assert!(look(&mut kernel).await.3.forwarding);
+        run("sysctl -qw net.ipv4.conf.eth0.forwarding=0");
+        run("sysctl -qw net.ipv4.conf.eth1.forwarding=1");
+        // eth1 leads nowhere yet.
+        assert!(!look(&mut kernel).await.3.forwarding);
+        run("ip link add br0 type bridge");
+        run("ip link set eth0 master br0");
+        assert!(!look(&mut kernel).await.3.bridged);
+        run("ip link set eth1 master br0");
+        assert!(look(&mut kernel).await.3.bridged);
+    });
+}
+
+#[test]
+fn neighbours_are_known_unresolved_or_absent() {
+    in_namespace(|| async {
+        let mut kernel = Kernel::new();
+        let snapshot = kernel.snapshot(&dedicated(), &[ANCHOR]).await;
+        let index = snapshot.index.unwrap();
+        assert_eq!(kernel.neighbours(index, &[GATEWAY]).await, [Neighbour::Absent]);
+        run("ip neigh add 198.18.10.1 lladdr 02:00:00:00:00:01 dev eth0");
+        run("ip neigh add 198.18.10.2 dev eth0 nud failed");
+        let known = kernel.neighbours(index, &[GATEWAY, [198, 18, 10, 2].into()]).await;
+        assert_eq!(known, [Neighbour::Known, Neighbour::Unresolved]);
+    });
+}
+
+#[test]
+fn more_routes_than_allowed_leave_the_surroundings_unknown() {
+    in_namespace(|| async {
+        let batch: String = (0..10_100)
+            .map(|n| format!("route add 10.{}.{}.0/24 via 198.18.10.1\n", n / 256, n % 256))
+            .collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), batch).unwrap();
+        run(&format!("ip -batch {}", file.path().display()));
+        let link = Kernel::new().snapshot(&dedicated(), &[ANCHOR]).await.link;
+        assert!(link.surroundings.is_err());
+        assert!(matches!(link.interface, Interface::Up { .. }));
+        assert!(matches!(link.routes[0].lookup, RouteLookup::Dedicated { .. }));
+    });
+}
+
+#[test]
+fn changes_wake_and_an_overrun_wakes_too() {
+    in_namespace(|| async {
+        let mut changes = Changes::subscribe().unwrap();
+        let quiet = tokio::time::timeout(Duration::from_millis(50), changes.next()).await;
+        assert!(quiet.is_err(), "nothing has changed");
+        for command in
+            ["ip link set eth0 down", "ip link set eth0 up", "ip addr add 198.18.10.11/24 dev eth0"]
+        {
+            run(command);
+            tokio::time::timeout(Duration::from_secs(5), changes.next()).await.unwrap().unwrap();
+        }
+        let batch: String = (0..4_000)
+            .map(|n| format!("route add 10.{}.{}.0/24 dev g0\n", n / 256, n % 256))
+            .collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), batch).unwrap();
+        run(&format!("ip -batch {}", file.path().display()));
+        tokio::time::timeout(Duration::from_secs(5), changes.next()).await.unwrap().unwrap();
+    });
+}

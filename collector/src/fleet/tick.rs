@@ -1,0 +1,88 @@
+//! Once a second: every agency is judged by its own facts, the incidents are looked for over all of
+//! them, and what changed is told.
+
+use crate::incident::{Effect, Member, SILENCE_WINDOW, Standing};
+use crate::snapshot::{AgencyState, DisconnectCause, Suppression};
+
+use super::gateway::Gateway;
+use super::{Agency, AgencyTransition, Fleet, Now, judge};
+
+impl Fleet {
+    /// Judges every agency. Call once a second; returns what changed.
+    pub fn tick(&mut self, now: Now) -> Vec<AgencyTransition> {
+        let day = now.day();
+        let in_force: Vec<bool> =
+            self.roster.agencies().iter().map(|entry| entry.validity.holds_on(day)).collect();
+        let judged: Vec<AgencyState> =
+            self.agencies.iter().map(|agency| self.judge(agency, now)).collect();
+        let members: Vec<Member> = (0..judged.len())
+            .map(|row| self.member(&self.agencies[row], judged[row], in_force[row], now))
+            .collect();
+        self.incidents.update(&members, now.mono, now.wall);
+        let mut transitions = Vec::new();
+        for (row, mut to) in judged.into_iter().enumerate() {
+            let effect = self.incidents.effect(row);
+            if effect == Effect::Suspected {
+                to = AgencyState::Unknown;
+            }
+            let warming_up = self.is_warming_up(now).then_some(Suppression::WarmUp);
+            let suppressed = match effect {
+                Effect::Suspected => Some(Suppression::CollectorSuspected),
+                Effect::Parent => Some(Suppression::ParentIncident),
+                Effect::None => warming_up,
+            };
+            let agency = &mut self.agencies[row];
+            agency.state = to;
+            agency.suppressed = suppressed;
+            let from = std::mem::replace(&mut agency.told, to);
+            if from == to {
+                continue;
+            }
+            if from.index() != to.index() {
+                agency.since = now.wall;
+            }
+            if in_force[row] {
+                let agency = self.roster.agencies()[row].id.clone();
+                transitions.push(AgencyTransition { agency, from, to, at: now.wall, suppressed });
+            }
+        }
+        transitions
+    }
+
+    fn judge(&self, agency: &Agency, now: Now) -> AgencyState {
+        let mut facts = judge::Facts::new(&self.config);
+        facts.ever_verified = agency.ever_verified;
+        facts.warm_up = self.is_warming_up(now);
+        facts.outage_restored = agency.outage_restored;
+        facts.gateway_lost =
+            !agency.gateways.is_empty() && agency.gateways.iter().all(Gateway::is_lost);
+        for agent in self.agents_of(agency) {
+            facts.add(agent, now.mono);
+        }
+        judge::judge(&facts)
+    }
+
+    fn member(&self, agency: &Agency, judged: AgencyState, in_force: bool, now: Now) -> Member {
+        let standing = match judged {
+            _ if !in_force => Standing::Aside,
+            AgencyState::Connected | AgencyState::Degraded => Standing::Up,
+            AgencyState::Disconnected(DisconnectCause::Agent(_)) => Standing::Down,
+            AgencyState::Disconnected(DisconnectCause::NoAnswerFromCore)
+            | AgencyState::Silent { stopped: None } => Standing::Missing,
+            AgencyState::Disconnected(DisconnectCause::Unconfirmed)
+            | AgencyState::Silent { stopped: Some(_) }
+            | AgencyState::OffNetwork
+            | AgencyState::Unknown
+            | AgencyState::NotEnrolled => Standing::Aside,
+        };
+        let mut member = Member { standing, agents_prompt: 0, agents_late: 0 };
+        for age in self.agents_of(agency).filter_map(|agent| agent.age(now.mono)) {
+            if age <= self.config.doubt_after() {
+                member.agents_prompt += 1;
+            } else if age <= self.config.fresh_for() + SILENCE_WINDOW {
+                member.agents_late += 1;
+            }
+        }
+        member
+    }
+}

@@ -1,0 +1,300 @@
+//! Identities in the store: enrolled, renewed, superseded, revoked, blocked.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use haidang_proto::model::agency::{AgencyId, AgentId};
+use haidang_proto::model::refusal::Refusal;
+use rusqlite::{Connection, Row, params};
+use zeroize::Zeroizing;
+
+use super::audit::{self, AuditAction, AuditEntry};
+use super::{Store, StoreError, from_unix_ms, parsed, tokens, unix_ms};
+use crate::identity::{Identity, IdentityState, Serial};
+use crate::snapshot::Conflict;
+
+const COLUMNS: &str = "agent, agency, state, serial, not_after_ms, next_serial, \
+     next_not_after_ms, fingerprint, hostname, token, enrolled_ms, enrolled_from, last_heard_ms, \
+     last_verified_ms, pinned, conflict";
+
+/// All that is kept of an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityRow {
+    /// What decides on requests.
+    pub identity: Identity,
+    /// As the machine named itself when it enrolled.
+    pub hostname: String,
+    /// Token that it enrolled with.
+    pub token: String,
+    /// When it enrolled.
+    pub enrolled: SystemTime,
+    /// From where.
+    pub enrolled_from: String,
+    /// Last message before the last checkpoint.
+    pub last_heard: Option<SystemTime>,
+    /// Last verified message before the last checkpoint.
+    pub last_verified: Option<SystemTime>,
+    /// The two sources of an open conflict.
+    pub conflict: Option<Conflict>,
+}
+
+/// An enrolment that was checked and is to be made durable.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// The new identity.
+    pub identity: Identity,
+    /// As the machine names itself.
+    pub hostname: String,
+    /// Its address.
+    pub source: IpAddr,
+    /// The token's id.
+    pub token: String,
+    /// The token's secret, checked once more where its use is counted.
+    pub secret: Zeroizing<Vec<u8>>,
+    /// Former identities of the same machine.
+    pub supersedes: Vec<AgentId>,
+    /// When.
+    pub at: SystemTime,
+}
+
+impl Store {
+    /// Uses the token and makes the identity, both or neither.
+    ///
+    /// # Errors
+    /// When the store cannot be written. The inner error says why the token does not admit it.
+    pub async fn enrol(&self, enrolment: Enrolment) -> Result<Result<(), Refusal>, StoreError> {
+        self.write(1, move |connection| enrol(connection, &enrolment)).await
+    }
+
+    /// Keeps a renewed certificate beside the current one.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn renewed(
+        &self,
+        agent: AgentId,
+        serial: Serial,
+        not_after: SystemTime,
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.write(1, move |connection| {
+            connection.execute(
+                "UPDATE identities SET next_serial = ?2, next_not_after_ms = ?3 WHERE agent = ?1",
+                params![agent.to_string(), serial.0, unix_ms(not_after)],
+            )?;
+            audit::insert(connection, &audit)
+        })
+        .await
+    }
+
+    /// The renewed certificate was used and is current from now on.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn promoted(&self, agent: AgentId, serial: Serial) -> Result<(), StoreError> {
+        self.write(1, move |connection| {
+            connection.execute(
+                "UPDATE identities SET serial = next_serial, not_after_ms = next_not_after_ms,
+                     next_serial = NULL, next_not_after_ms = NULL
+                 WHERE agent = ?1 AND next_serial = ?2",
+                params![agent.to_string(), serial.0],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Withdraws an identity. Returns whether there is such an identity.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn revoke_identity(
+        &self,
+        agent: AgentId,
+        audit: AuditEntry,
+    ) -> Result<bool, StoreError> {
+        self.write(1, move |connection| {
+            let changed = connection.execute(
+                "UPDATE identities SET state = 'revoked', conflict = NULL WHERE agent = ?1",
+                [agent.to_string()],
+            )?;
+            if changed == 1 {
+                audit::insert(connection, &audit)?;
+            }
+            Ok(changed == 1)
+        })
+        .await
+    }
+
+    /// Blocks an identity that speaks from two machines.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn block_identity(
+        &self,
+        agent: AgentId,
+        conflict: Conflict,
+        at: SystemTime,
+    ) -> Result<(), StoreError> {
+        self.write(1, move |connection| {
+            let Conflict { accepted, returned } = conflict;
+            let sources = format!("{accepted} {returned}");
+            connection.execute(
+                "UPDATE identities SET state = 'blocked', conflict = ?2
+                 WHERE agent = ?1 AND state = 'active'",
+                params![agent.to_string(), sources],
+            )?;
+            let entry = AuditEntry {
+                at,
+                action: AuditAction::Cloned,
+                subject: agent.to_string(),
+                source: returned.to_string(),
+                detail: format!("spoke from {accepted} before"),
+            };
+            audit::insert(connection, &entry)
+        })
+        .await
+    }
+
+    /// Lets the machine of a fingerprint go on with an identity after a conflict.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn keep_machine(
+        &self,
+        agent: AgentId,
+        machine_fingerprint: [u8; 32],
+        audit: AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.write(1, move |connection| {
+            connection.execute(
+                "UPDATE identities SET state = 'active', pinned = 1, conflict = NULL, fingerprint = ?2
+                 WHERE agent = ?1",
+                params![agent.to_string(), machine_fingerprint],
+            )?;
+            audit::insert(connection, &audit)
+        })
+        .await
+    }
+
+    /// Identities, by agency and time of enrolment.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn identities(
+        &self,
+        agency: Option<AgencyId>,
+    ) -> Result<Vec<IdentityRow>, StoreError> {
+        self.read(move |connection| identities(connection, agency.as_ref())).await
+    }
+}
+
+/// Identities of one agency, or all of them.
+pub(crate) fn identities(
+    connection: &Connection,
+    agency: Option<&AgencyId>,
+) -> Result<Vec<IdentityRow>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM identities WHERE ?1 IS NULL OR agency = ?1
+         ORDER BY agency, enrolled_ms"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([agency.map(AgencyId::as_str)])?;
+    let mut identities = Vec::new();
+    while let Some(row) = rows.next()? {
+        identities.push(identity_row(row)?);
+    }
+    Ok(identities)
+}
+
+fn enrol(
+    connection: &Connection,
+    enrolment: &Enrolment,
+) -> Result<Result<(), Refusal>, StoreError> {
+    let Enrolment { identity, hostname, source, token, secret, supersedes, at } = enrolment;
+    let Some(found) = tokens::find(connection, token)? else {
+        return Ok(Err(Refusal::TokenWrong));
+    };
+    if let Err(refusal) = found.admit(secret, *at) {
+        return Ok(Err(refusal));
+    }
+    connection.execute("UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?1", [token])?;
+    for former in supersedes {
+        connection.execute(
+            "UPDATE identities SET state = 'superseded' WHERE agent = ?1 AND state = 'active'",
+            [former.to_string()],
+        )?;
+        let entry = AuditEntry {
+            at: *at,
+            action: AuditAction::Superseded,
+            subject: former.to_string(),
+            source: source.to_string(),
+            detail: format!("the same machine enrolled anew as {}", identity.agent),
+        };
+        audit::insert(connection, &entry)?;
+    }
+    let sql = format!(
+        "INSERT INTO identities ({COLUMNS})
+         VALUES (?1, ?2, ?3, ?4, ?5, NULL, NULL, ?6, ?7, ?8, ?9, ?10, NULL, NULL, 0, NULL)"
+    );
+    connection.execute(
+        &sql,
+        params![
+            identity.agent.to_string(),
+            identity.agency.as_str(),
+            identity.state.as_str(),
+            identity.current.0,
+            unix_ms(identity.not_after),
+            identity.machine_fingerprint,
+            hostname,
+            token,
+            unix_ms(*at),
+            source.to_string(),
+        ],
+    )?;
+    let entry = AuditEntry {
+        at: *at,
+        action: AuditAction::Enrolled,
+        subject: identity.agent.to_string(),
+        source: source.to_string(),
+        detail: format!("agency {}, token {token}, host {hostname}", identity.agency),
+    };
+    audit::insert(connection, &entry)?;
+    Ok(Ok(()))
+}
+
+fn identity_row(row: &Row<'_>) -> Result<IdentityRow, StoreError> {
+    let agent: String = row.get(0)?;
+    let agency: String = row.get(1)?;
+    let state: String = row.get(2)?;
+    let next_serial: Option<[u8; 16]> = row.get(5)?;
+    let next_not_after: Option<i64> = row.get(6)?;
+    let identity = Identity {
+        agent: parsed(&agent, "agent")?,
+        agency: parsed(&agency, "agency")?,
+        state: IdentityState::from_label(&state)
+            .ok_or(StoreError::Damaged { what: "identity's state", value: state })?,
+        current: Serial(row.get(3)?),
+        not_after: from_unix_ms(row.get(4)?),
+        next: next_serial
+            .zip(next_not_after)
+            .map(|(serial, not_after)| (Serial(serial), from_unix_ms(not_after))),
+        machine_fingerprint: row.get(7)?,
+        pinned: row.get(14)?,
+    };
+    Ok(IdentityRow {
+        identity,
+        hostname: row.get(8)?,
+        token: row.get(9)?,
+        enrolled: from_unix_ms(row.get(10)?),
+        enrolled_from: row.get(11)?,
+        last_heard: row.get::<_, Option<i64>>(12)?.map(from_unix_ms),
+        last_verified: row.get::<_, Option<i64>>(13)?.map(from_unix_ms),
+        conflict: row.get::<_, Option<String>>(15)?.and_then(|text| conflict(&text)),
+    })
+}
+
+fn conflict(text: &str) -> Option<Conflict> {
+    let (accepted, returned) = text.split_once(' ')?;
+    Some(Conflict { accepted: accepted.parse().ok()?, returned: returned.parse().ok()? })
+}

@@ -1,0 +1,253 @@
+//! Agents' journals: records by (journal, sequence number), and how far each journal is durable.
+//!
+//! The acknowledged number is contiguous: every record up to it is in the store, or was declared
+//! lost by the agent and is written down as a gap. A record that is delivered again changes
+//! nothing, and a record beyond an undeclared hole is not taken.
+
+use std::time::{Duration, SystemTime};
+
+use haidang_proto::model::agency::AgentId;
+use haidang_proto::model::record::{Event, Moment, Record};
+use haidang_proto::model::verdict::Verdict;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{ROWS_MAX, Store, StoreError, from_unix_ms, unix_ms};
+
+/// Journals of one agent: a new one is begun only when the former was damaged or the agent
+/// enrolled anew. Further ones are not taken.
+const JOURNALS_PER_AGENT_MAX: i64 = 256;
+/// Rows deleted at a time when old ones are dropped, so that no delivery waits long.
+const PRUNE_ROWS: u32 = 5_000;
+
+/// Records of one agent's journal, in the shape that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalDelivery {
+    agent: AgentId,
+    journal: Uuid,
+    first_seq: i64,
+    rows: Vec<JournalRow>,
+    received: SystemTime,
+}
+
+/// One record in the shape that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRow {
+    seq: i64,
+    at_ms: i64,
+    kind: &'static str,
+    body: String,
+}
+
+/// A record as it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordRow {
+    /// Its journal.
+    pub journal: Uuid,
+    /// Its number in the journal.
+    pub seq: i64,
+    /// When it was received.
+    pub received: SystemTime,
+    /// When it was written, on the agent's clock.
+    pub at: SystemTime,
+    /// `transition`, `started` or `short_outage`.
+    pub kind: String,
+    /// The event as JSON.
+    pub body: String,
+}
+
+impl JournalDelivery {
+    /// Prepares a delivery. `None` when a number is beyond what can be stored: no agent counts
+    /// that far.
+    pub fn prepare(
+        agent: AgentId,
+        delivery: &haidang_proto::model::record::Delivery,
+        received: SystemTime,
+    ) -> Option<Self> {
+        let rows = delivery.records.iter().map(JournalRow::from_record);
+        Some(Self {
+            agent,
+            journal: delivery.journal_id,
+            first_seq: i64::try_from(delivery.first_seq).ok()?,
+            rows: rows.collect::<Option<_>>()?,
+            received,
+        })
+    }
+}
+
+impl JournalRow {
+    fn from_record(Record { seq, at, event }: &Record) -> Option<Self> {
+        let (kind, event) = event_json(event);
+        let body = json!({
+            "boot_id": at.boot_id,
+            "boottime_ms": millis(at.boottime),
+            "event": event,
+        });
+        Some(Self {
+            seq: i64::try_from(*seq).ok()?,
+            at_ms: unix_ms(at.wall),
+            kind,
+            body: body.to_string(),
+        })
+    }
+}
+
+impl Store {
+    /// Takes records. Returns the acknowledged number, once it is durable.
+    ///
+    /// # Errors
+    /// When the store cannot be written; then nothing of the delivery was taken.
+    pub async fn deliver(&self, delivery: JournalDelivery) -> Result<u64, StoreError> {
+        self.write(delivery.rows.len(), move |connection| take(connection, &delivery)).await
+    }
+
+    /// Newest records of an agent.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn records(&self, agent: AgentId, limit: u32) -> Result<Vec<RecordRow>, StoreError> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT j.journal, r.seq, r.received_ms, r.at_ms, r.kind, r.body
+                 FROM journals j JOIN records r ON r.journal = j.id
+                 WHERE j.agent = ?1 ORDER BY j.id DESC, r.seq DESC LIMIT ?2",
+            )?;
+            let rows =
+                statement.query_map(params![agent.to_string(), limit.min(ROWS_MAX)], |row| {
+                    Ok(RecordRow {
+                        journal: Uuid::from_bytes(row.get(0)?),
+                        seq: row.get(1)?,
+                        received: from_unix_ms(row.get(2)?),
+                        at: from_unix_ms(row.get(3)?),
+                        kind: row.get(4)?,
+                        body: row.get(5)?,
+                    })
+                })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Drops records and transitions from before `oldest`, some at a time; the last transition
+    /// of each agency stays. Returns whether there may be more.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn prune(&self, oldest: SystemTime) -> Result<bool, StoreError> {
+        self.write(1, move |connection| {
+            let records = connection.execute(
+                "DELETE FROM records WHERE (journal, seq) IN
+                     (SELECT journal, seq FROM records WHERE received_ms < ?1 LIMIT ?2)",
+                params![unix_ms(oldest), PRUNE_ROWS],
+            )?;
+            let transitions = connection.execute(
+                "DELETE FROM agency_transitions WHERE id IN
+                     (SELECT t.id FROM agency_transitions t WHERE t.at_ms < ?1 AND t.id <
+                          (SELECT max(id) FROM agency_transitions WHERE agency = t.agency)
+                      LIMIT ?2)",
+                params![unix_ms(oldest), PRUNE_ROWS],
+            )?;
+            let full = PRUNE_ROWS as usize;
+            Ok(records == full || transitions == full)
+        })
+        .await
+    }
+}
+
+fn take(connection: &Connection, delivery: &JournalDelivery) -> Result<u64, StoreError> {
+    let JournalDelivery { agent, journal, first_seq, rows, received } = delivery;
+    let agent = agent.to_string();
+    let known: Option<(i64, i64)> = connection
+        .prepare_cached(
+            "SELECT id, acknowledged_seq FROM journals WHERE agent = ?1 AND journal = ?2",
+        )?
+        .query_row(params![agent, journal.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (id, before) = match known {
+        Some(known) => known,
+        None => (begin(connection, &agent, journal)?, 0),
+    };
+    let mut acknowledged = before;
+    if *first_seq > before + 1 {
+        acknowledged = first_seq - 1;
+        connection
+            .prepare_cached(
+                "INSERT INTO gaps (journal, first_seq, last_seq, noticed_ms)
+                 VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![id, before + 1, acknowledged, unix_ms(*received)])?;
+    }
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO records (journal, seq, received_ms, at_ms, kind, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for JournalRow { seq, at_ms, kind, body } in rows {
+        if *seq == acknowledged + 1 {
+            insert.execute(params![id, seq, unix_ms(*received), at_ms, kind, body])?;
+            acknowledged = *seq;
+        }
+    }
+    if acknowledged != before {
+        connection
+            .prepare_cached("UPDATE journals SET acknowledged_seq = ?2 WHERE id = ?1")?
+            .execute([id, acknowledged])?;
+    }
+    Ok(u64::try_from(acknowledged).unwrap_or(0))
+}
+
+fn begin(connection: &Connection, agent: &str, journal: &Uuid) -> Result<i64, StoreError> {
+    let count: i64 = connection
+        .prepare_cached("SELECT count(*) FROM journals WHERE agent = ?1")?
+        .query_row([agent], |row| row.get(0))?;
+    if count >= JOURNALS_PER_AGENT_MAX {
+        return Err(StoreError::Overloaded);
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO journals (agent, journal, acknowledged_seq) VALUES (?1, ?2, 0)",
+        )?
+        .execute(params![agent, journal.as_bytes()])?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn event_json(event: &Event) -> (&'static str, Value) {
+    match event {
+        Event::Transition(transition) => (
+            "transition",
+            json!({
+                "from": verdict_json(&transition.from),
+                "to": verdict_json(&transition.to),
+                "first_seen": moment_json(&transition.first_seen),
+                "evidence": transition.evidence,
+            }),
+        ),
+        Event::Started { agent_version, previous_stop_was_clean } => (
+            "started",
+            json!({
+                "agent_version": agent_version,
+                "previous_stop_was_clean": previous_stop_was_clean,
+            }),
+        ),
+        Event::ShortOutage { first_seen, bad_cycles, cause } => (
+            "short_outage",
+            json!({
+                "first_seen": moment_json(first_seen),
+                "bad_cycles": bad_cycles,
+                "cause": cause.as_str(),
+            }),
+        ),
+    }
+}
+
+fn verdict_json(verdict: &Verdict) -> Value {
+    json!({ "state": verdict.state(), "cause": verdict.cause() })
+}
+
+fn moment_json(Moment { boot_id, boottime, wall }: &Moment) -> Value {
+    json!({ "boot_id": boot_id, "boottime_ms": millis(*boottime), "unix_ms": unix_ms(*wall) })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,321 @@
+//! SQLite with one writer and one reader, each a thread with a bounded queue of jobs.
+//!
+//! The writer commits in groups: whatever waits in the queue joins the transaction that is open,
+//! up to [`GROUP_RECORDS_MAX`] records or [`GROUP_TIME_MAX`]; then it commits once and answers
+//! all of them. Each job runs in its own savepoint, so that one that fails takes no other with
+//! it. With nothing waiting, a job is committed at once.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{StoreError, schema};
+
+/// Records of one commit: 318,000 a second at this size, and no gain beyond.
+const GROUP_RECORDS_MAX: usize = 1_024;
+/// Time for which a transaction is kept open for further jobs.
+const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
+/// Jobs that may wait: with 256 records each, some 64 MB at the worst.
+const QUEUE_MAX: usize = 512;
+/// How long a caller waits for room in the queue.
+const QUEUE_WAIT: Duration = Duration::from_secs(2);
+/// How long a caller waits for its answer; a backup takes as long as the file is large.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// How long SQLite waits for a lock that another process holds, such as an operator's shell.
+const BUSY_WAIT: Duration = Duration::from_secs(2);
+/// Pages copied by a backup before the reader's other callers would be served; 4 MiB.
+const BACKUP_PAGES: i32 = 1_024;
+
+type Settle = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// Given no connection, a job is answered without having been run.
+type Run = Box<dyn FnOnce(Result<&Connection, StoreError>) -> (bool, Settle) + Send>;
+
+struct Job {
+    run: Run,
+    records: usize,
+    queued: Instant,
+}
+
+/// The store, for everyone who asks it. Clones share it; it closes when the last is dropped.
+#[derive(Clone)]
+pub struct Store {
+    writes: mpsc::Sender<Job>,
+    reads: mpsc::Sender<Job>,
+    health: Arc<Health>,
+}
+
+/// How the store fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreHealth {
+    /// Whether the last commit succeeded.
+    pub up: bool,
+    /// Age of the oldest write that waits or has failed.
+    pub lag: Duration,
+}
+
+#[derive(Debug)]
+struct Health {
+    base: Instant,
+    up: AtomicBool,
+    /// Microseconds after `base` at which the oldest unfinished write was queued; 0 for none.
+    waiting_since: AtomicU64,
+}
+
+/// What opening gives: the handle, and two loops that the caller has to run on threads.
+pub struct Opened {
+    /// For everyone who asks.
+    pub store: Store,
+    /// Must run for writes to be done.
+    pub writer: StoreThread,
+    /// Must run for questions to be answered.
+    pub reader: StoreThread,
+}
+
+/// One of the store's loops.
+pub struct StoreThread {
+    connection: Connection,
+    jobs: mpsc::Receiver<Job>,
+    health: Option<Arc<Health>>,
+}
+
+impl Store {
+    /// Opens or makes the store and brings it to the current schema.
+    ///
+    /// # Errors
+    /// When the file cannot be used or was written by a newer program.
+    pub fn open(path: &Path) -> Result<Opened, StoreError> {
+        let failed = |error| StoreError::Open { path: path.to_owned(), source: Arc::new(error) };
+        let mut writer = connect(path).map_err(failed)?;
+        restrict(path)?;
+        schema::migrate(&mut writer)?;
+        let reader = connect(path).map_err(failed)?;
+        reader.pragma_update(None, "query_only", true).map_err(failed)?;
+        let (writes, write_jobs) = mpsc::channel(QUEUE_MAX);
+        let (reads, read_jobs) = mpsc::channel(QUEUE_MAX);
+        let health = Arc::new(Health {
+            base: Instant::now(),
+            up: AtomicBool::new(true),
+            waiting_since: AtomicU64::new(0),
+        });
+        Ok(Opened {
+            store: Self { writes, reads, health: Arc::clone(&health) },
+            writer: StoreThread { connection: writer, jobs: write_jobs, health: Some(health) },
+            reader: StoreThread { connection: reader, jobs: read_jobs, health: None },
+        })
+    }
+
+    /// How it fares.
+    pub fn health(&self) -> StoreHealth {
+        let lag = match self.health.waiting_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => self.health.base.elapsed().saturating_sub(Duration::from_micros(since)),
+        };
+        StoreHealth { up: self.health.up.load(Ordering::Relaxed), lag }
+    }
+
+    /// Runs a change; the answer comes when it is durable.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        records: usize,
+        change: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        submit(&self.writes, records, change).await
+    }
+
+    /// Runs a question.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        submit(&self.reads, 0, question).await
+    }
+
+    /// Version of a piece of content that is told to agents: grows when the content changes.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn version_of(&self, key: &'static str, content: String) -> Result<u64, StoreError> {
+        self.write(1, move |connection| schema::version_of(connection, key, &content)).await
+    }
+
+    /// Copies the whole store into a new file while it is in use (SQLite's backup interface).
+    ///
+    /// # Errors
+    /// When the file exists or cannot be written.
+    pub async fn backup(&self, to: std::path::PathBuf) -> Result<(), StoreError> {
+        self.read(move |connection| {
+            let failed = |source| StoreError::Open { path: to.clone(), source: Arc::new(source) };
+            // Opened without "create if it exists": a backup never overwrites another one.
+            let exclusive = std::fs::OpenOptions::new().write(true).create_new(true).open(&to);
+            exclusive.map_err(|error| {
+                let message = Some(error.to_string());
+                let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN);
+                failed(rusqlite::Error::SqliteFailure(code, message))
+            })?;
+            restrict(&to)?;
+            let mut copy = Connection::open(&to).map_err(failed)?;
+            let backup = rusqlite::backup::Backup::new(connection, &mut copy).map_err(failed)?;
+            backup.run_to_completion(BACKUP_PAGES, Duration::ZERO, None).map_err(failed)?;
+            drop(backup);
+            // One self-contained file, without a write-ahead log beside it.
+            copy.pragma_update(None, "journal_mode", "DELETE").map_err(failed)
+        })
+        .await
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("health", &self.health()).finish_non_exhaustive()
+    }
+}
+
+async fn submit<T: Send + 'static>(
+    queue: &mpsc::Sender<Job>,
+    records: usize,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (reply, answer) = oneshot::channel();
+    let run: Run = Box::new(move |connection| {
+        let result = connection.and_then(work);
+        let good = result.is_ok();
+        // Who asked may have gone; the work stands all the same.
+        let settle: Settle = Box::new(move |committed| drop(reply.send(committed.and(result))));
+        (good, settle)
+    });
+    let job = Job { run, records, queued: Instant::now() };
+    queue.send_timeout(job, QUEUE_WAIT).await.map_err(|error| match error {
+        mpsc::error::SendTimeoutError::Timeout(_) => StoreError::Overloaded,
+        mpsc::error::SendTimeoutError::Closed(_) => StoreError::Stopped,
+    })?;
+    match tokio::time::timeout(ANSWER_WAIT, answer).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(StoreError::Stopped),
+        Err(_) => Err(StoreError::Overloaded),
+    }
+}
+
+impl StoreThread {
+    /// The connection, for questions before the loops run.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Does jobs until every handle has been dropped. Blocks; give it a thread.
+    pub fn run(mut self) {
+        while let Some(first) = self.jobs.blocking_recv() {
+            match self.health.clone() {
+                Some(health) => self.group(first, &health),
+                None => {
+                    let (_, settle) = (first.run)(Ok(&self.connection));
+                    settle(Ok(()));
+                }
+            }
+        }
+        if self.health.is_some() {
+            // The log is merged, so that the file alone is whole. It is whole without, too.
+            let checkpoint = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+            if let Err(error) = checkpoint {
+                tracing::debug!(%error, "the write-ahead log was left for the next start");
+            }
+        }
+    }
+
+    fn group(&mut self, first: Job, health: &Health) {
+        health.waits_since(first.queued);
+        let mut settles = Vec::new();
+        let began = Instant::now();
+        let outcome = self.commit_group(first, began, &mut settles);
+        match &outcome {
+            Ok(()) => health.written(),
+            Err(error) => {
+                health.failed();
+                let error: &dyn std::error::Error = error;
+                tracing::error!(error, jobs = settles.len(), "the store cannot be written");
+            }
+        }
+        for settle in settles {
+            settle(outcome.clone());
+        }
+    }
+
+    fn commit_group(
+        &mut self,
+        first: Job,
+        began: Instant,
+        settles: &mut Vec<Settle>,
+    ) -> Result<(), StoreError> {
+        let transaction = match self.connection.transaction() {
+            Ok(transaction) => transaction,
+            Err(error) => {
+                let error = StoreError::from(error);
+                settles.push((first.run)(Err(error.clone())).1);
+                return Err(error);
+            }
+        };
+        let mut next = Some(first);
+        let mut records = 0;
+        while let Some(job) = next.take() {
+            records += job.records.max(1);
+            let begun = transaction.execute_batch("SAVEPOINT job").map_err(StoreError::from);
+            let (good, settle) = (job.run)(begun.map(|()| &*transaction));
+            settles.push(settle);
+            transaction.execute_batch(match good {
+                true => "RELEASE job",
+                false => "ROLLBACK TO job; RELEASE job",
+            })?;
+            if records < GROUP_RECORDS_MAX && began.elapsed() < GROUP_TIME_MAX {
+                next = self.jobs.try_recv().ok();
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+impl Health {
+    fn waits_since(&self, queued: Instant) {
+        let since = queued.saturating_duration_since(self.base).as_micros();
+        let since = u64::try_from(since).unwrap_or(u64::MAX).max(1);
+        // A failure before this one keeps its earlier time.
+        let _ = self.waiting_since.compare_exchange(0, since, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn written(&self) {
+        self.up.store(true, Ordering::Relaxed);
+        self.waiting_since.store(0, Ordering::Relaxed);
+    }
+
+    fn failed(&self) {
+        self.up.store(false, Ordering::Relaxed);
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // A burst's log is cut back to 64 MiB when it has been merged.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// Only the service's user reads the store: it knows which machine sits where.
+fn restrict(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let owner_only = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, owner_only).map_err(|error| {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_PERM);
+        let source = rusqlite::Error::SqliteFailure(code, Some(error.to_string()));
+        StoreError::Open { path: path.to_owned(), source: Arc::new(source) }
+    })
+}

@@ -1,0 +1,125 @@
+//! The whole path of an alert: a laboratory with monitoring in its core, where one agency is cut
+//! and the webhook is listened to.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::collector::Tempo;
+use crate::fault::Cut;
+use crate::laboratory::{HTTP, Laboratory, Seat};
+use crate::monitoring::{Monitoring, MonitoringPlan};
+use crate::webhook::{Alert, Webhook};
+
+/// The agency that is cut: Gia Lâm district.
+pub const CUT_AGENCY: &str = "01-018";
+/// Others, of different levels, so that the cut is one agency's and no incident.
+const OTHER_AGENCIES: [&str; 2] = ["01-so-y-te", "01-018-00565"];
+/// Prometheus, inside the core.
+pub const PROMETHEUS: SocketAddr = loopback(9090);
+/// Alertmanager, inside the core.
+pub const ALERTMANAGER: SocketAddr = loopback(9093);
+/// The webhook, inside the core.
+const WEBHOOK: SocketAddr = loopback(9095);
+/// The alert of a confirmed outage.
+const ALERT: &str = "AgencyDisconnected";
+/// Scrape, evaluation and group_wait: below a second Prometheus gains nothing.
+const PERIOD_SECONDS: u32 = 1;
+
+/// The path, ready. Its parts end in this order when it is dropped.
+#[derive(Debug)]
+pub struct AlertPath {
+    monitoring: Monitoring,
+    webhook: Webhook,
+    laboratory: Laboratory,
+}
+
+impl AlertPath {
+    /// Builds all of it. Every agency has a second way, so that the cause is known at once.
+    ///
+    /// # Errors
+    /// Without root or programs, in a sentence; or when a part does not start.
+    pub async fn build(tempo: Tempo) -> Result<Self> {
+        let seat = |agency: &str| Seat { agency: agency.into(), internet: true, gateway: true };
+        let agencies = [CUT_AGENCY].into_iter().chain(OTHER_AGENCIES);
+        let laboratory = Laboratory::build(&agencies.map(seat).collect::<Vec<_>>(), tempo).await?;
+        let core = &laboratory.network.core;
+        let webhook = Webhook::start(Some(core), WEBHOOK)?;
+        let monitoring = Monitoring::start(&MonitoringPlan {
+            directory: laboratory.directory.path().join("monitoring"),
+            netns: Some(Arc::clone(core)),
+            collector: HTTP,
+            prometheus: PROMETHEUS,
+            alertmanager: ALERTMANAGER,
+            webhook: webhook.address,
+            period_seconds: PERIOD_SECONDS,
+        })
+        .await?;
+        let mut path = Self { monitoring, webhook, laboratory };
+        path.heartbeat().await?;
+        Ok(path)
+    }
+
+    /// Cuts [`CUT_AGENCY`] and waits for the webhook to be told.
+    ///
+    /// # Errors
+    /// When it is not told in time.
+    pub async fn cut(&mut self, cut: Cut, deadline: Duration) -> Result<(Alert, Duration)> {
+        self.laboratory.agencies[0].site.cut(cut).await?;
+        self.told("firing", deadline).await
+    }
+
+    /// Heals it and waits for the webhook to be told.
+    ///
+    /// # Errors
+    /// When it is not told in time.
+    pub async fn heal(&mut self, deadline: Duration) -> Result<(Alert, Duration)> {
+        self.laboratory.agencies[0].site.heal().await?;
+        self.told("resolved", deadline).await
+    }
+
+    /// Waits until the collector shows the agency connected.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn connected(&self, deadline: Duration) -> Result<()> {
+        let seen = self.laboratory.seen();
+        seen.until(CUT_AGENCY, deadline, |agency| agency.state == "connected").await?;
+        Ok(())
+    }
+
+    async fn told(&mut self, status: &str, deadline: Duration) -> Result<(Alert, Duration)> {
+        let started = Instant::now();
+        let alert = self.webhook.alert(ALERT, CUT_AGENCY, status, deadline).await;
+        let alert = match alert {
+            Ok(alert) => alert,
+            Err(error) => {
+                let alerts = self.monitoring.prometheus.text("/api/v1/alerts").await;
+                let seen = self.laboratory.seen().now(CUT_AGENCY);
+                return Err(error).context(format!("Prometheus: {alerts:?}; collector: {seen:?}"));
+            }
+        };
+        Ok((alert, started.elapsed()))
+    }
+
+    /// The heartbeat proves that the chain from Prometheus to the webhook works.
+    async fn heartbeat(&mut self) -> Result<()> {
+        /// Scrape, evaluation, group_wait, and a busy machine.
+        const DEADLINE: Duration = Duration::from_secs(60);
+        loop {
+            let notification = self.webhook.next(DEADLINE).await?;
+            let is_heartbeat = |alert: &Alert| {
+                alert.labels.get("alertname").is_some_and(|name| name == "Watchdog")
+            };
+            if notification.alerts.iter().any(is_heartbeat) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}

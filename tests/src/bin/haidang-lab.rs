@@ -1,0 +1,239 @@
+//! The network laboratory for people: `up` builds it and tells what happens in it, `cut` and
+//! `heal` change it from another shell, `measure` writes figures into `benches/RESULTS.md`.
+
+#![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use haidang_tests::alert_path::{ALERTMANAGER, AlertPath, CUT_AGENCY, PROMETHEUS};
+use haidang_tests::binaries::repository;
+use haidang_tests::collector::Tempo;
+use haidang_tests::control::{self, Asking, Control, DEFAULT_SOCKET, Order, Outcome};
+use haidang_tests::fault::Cut;
+use haidang_tests::figures::{self, Times};
+use haidang_tests::forward::Forwarder;
+use haidang_tests::laboratory::{HTTP, LabAgency, Laboratory, Seat};
+use haidang_tests::monitoring::{Monitoring, MonitoringPlan};
+use haidang_tests::web::Endpoint;
+use haidang_tests::webhook::{Notification, Webhook};
+use haidang_tests::{interrupted, netns};
+
+/// The agencies of the laboratory, of all levels, and whether each has a second way.
+const AGENCIES: [(&str, bool); 4] = [
+    ("01-018", true),
+    ("01-018-00565", true),
+    ("01-so-thong-tin-va-truyen-thong", true),
+    ("01-001", false),
+];
+/// A repeated measurement waits this long for one notification.
+const MEASURE_DEADLINE: Duration = Duration::from_secs(300);
+
+#[derive(Parser)]
+#[command(about = "The network laboratory: agencies, a WAN, a core and an Internet detour")]
+struct Arguments {
+    /// Where a running laboratory listens.
+    #[arg(long, global = true, default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the laboratory, with real Prometheus and Alertmanager, until Ctrl-C.
+    Up,
+    /// Cut an agency of the running laboratory.
+    Cut {
+        /// Its id, such as 01-018.
+        agency: String,
+        /// The fault.
+        cut: Cut,
+    },
+    /// Undo every cut of an agency.
+    Heal {
+        /// Its id.
+        agency: String,
+    },
+    /// Measure cut → webhook and heal → resolved with the default timers, and record both.
+    Measure {
+        /// How often.
+        #[arg(long, default_value_t = 10)]
+        runs: usize,
+        /// The fault.
+        #[arg(long, default_value = "core")]
+        cut: Cut,
+    },
+}
+
+/// One thread drives everything that starts programs: their parent-death signal follows it.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let Arguments { socket, command } = Arguments::parse();
+    netns::ends_in_order();
+    let task = async {
+        match command {
+            Task::Up => up(&socket).await,
+            Task::Cut { agency, cut } => give(&socket, Order::Cut { agency, cut }).await,
+            Task::Heal { agency } => give(&socket, Order::Heal { agency }).await,
+            Task::Measure { runs, cut } => measure(runs, cut).await,
+        }
+    };
+    // What is dropped here removes its processes, namespaces and files.
+    tokio::select! {
+        done = task => done,
+        () = interrupted() => {
+            println!("đang dọn dẹp / cleaning up");
+            Ok(())
+        }
+    }
+}
+
+async fn give(socket: &Path, order: Order) -> Result<()> {
+    println!("{}", control::give(socket, &order).await?);
+    Ok(())
+}
+
+async fn up(socket: &Path) -> Result<()> {
+    println!("đang dựng phòng thí nghiệm mạng / building the network laboratory");
+    let control = Control::listen(socket).await?;
+    let seats =
+        AGENCIES.map(|(agency, internet)| Seat { agency: agency.into(), internet, gateway: true });
+    let mut laboratory = Laboratory::build(&seats, Tempo::Default).await?;
+    let core = &laboratory.network.core;
+    let mut webhook = Webhook::start(Some(core), ([127, 0, 0, 1], 9095).into())?;
+    let plan = MonitoringPlan {
+        directory: laboratory.directory.path().join("monitoring"),
+        netns: Some(Arc::clone(core)),
+        collector: HTTP,
+        prometheus: PROMETHEUS,
+        alertmanager: ALERTMANAGER,
+        webhook: webhook.address,
+        period_seconds: 1,
+    };
+    let monitoring = Monitoring::start(&plan).await?;
+    let _forwarders = announce(&laboratory, &monitoring, socket).await?;
+    // An order that is being read must not be dropped when a notification comes.
+    let mut next_order = Box::pin(control.next());
+    loop {
+        tokio::select! {
+            asking = &mut next_order => {
+                obey(&mut laboratory.agencies, asking?).await;
+                next_order = Box::pin(control.next());
+            }
+            notification = webhook.next(Duration::MAX) => tell(&notification?),
+        }
+    }
+}
+
+/// Opens the ports on the host, and prints them and what to try.
+async fn announce(
+    laboratory: &Laboratory,
+    monitoring: &Monitoring,
+    socket: &Path,
+) -> Result<[Forwarder; 3]> {
+    let core = Arc::clone(&laboratory.network.core);
+    let collector = Forwarder::start(Endpoint::inside(core, HTTP)).await?;
+    let prometheus = Forwarder::start(monitoring.prometheus.clone()).await?;
+    let alertmanager = Forwarder::start(monitoring.alertmanager.clone()).await?;
+    println!("metrics: http://{}/metrics", collector.address);
+    println!("api: http://{}/api/v1/agencies", collector.address);
+    println!("prometheus: http://{}", prometheus.address);
+    println!("alertmanager: http://{}", alertmanager.address);
+    println!("\ncơ quan / agencies:");
+    for LabAgency { agency, name, site, .. } in &laboratory.agencies {
+        let way = if site.internet {
+            "có đường Internet / with Internet"
+        } else {
+            "chỉ TSLCD / TSLCD only"
+        };
+        println!("  {agency:<32} {name} ({way}); ip netns exec {}", site.netns.name());
+    }
+    let this = std::env::current_exe().context("ask where this program is")?;
+    let this = this.display();
+    let socket = match socket {
+        path if path == Path::new(DEFAULT_SOCKET) => String::new(),
+        path => format!(" --socket {}", path.display()),
+    };
+    println!("\nthử ngắt rồi nối lại / try to cut and heal, in another shell:");
+    for (agency, cut) in [("01-018", "link"), ("01-018-00565", "core"), ("01-001", "gw")] {
+        println!("  {this} cut {agency} {cut}{socket}");
+        println!("  {this} heal {agency}{socket}");
+    }
+    println!(
+        "  các kiểu ngắt / cuts: link peer addr route gw gwarp core coreunreach \
+         dns dnslie svc svc503 pmtu slow"
+    );
+    println!("\nthông báo sẽ hiện dưới đây; Ctrl-C để dừng / notifications follow; Ctrl-C stops");
+    Ok([collector, prometheus, alertmanager])
+}
+
+async fn obey(agencies: &mut [LabAgency], asking: Asking) {
+    let (Order::Cut { agency, .. } | Order::Heal { agency }) = &asking.order;
+    let place = agencies.iter_mut().find(|place| place.agency == *agency);
+    let done = match (place, &asking.order) {
+        (None, _) => Err(anyhow::anyhow!("the laboratory has no agency {agency}")),
+        (Some(place), Order::Cut { cut, .. }) => {
+            place.site.cut(*cut).await.map(|()| format!("{}: {cut:?} cut", place.name))
+        }
+        (Some(place), Order::Heal { .. }) => {
+            place.site.heal().await.map(|()| format!("{}: healed", place.name))
+        }
+    };
+    let outcome = match done {
+        Ok(done) => {
+            println!("→ {done}");
+            Outcome::Done(done)
+        }
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+    };
+    asking.answer(&outcome).await;
+}
+
+/// Prints what a person on duty would be told; the heartbeat and the goal are no news here.
+fn tell(notification: &Notification) {
+    for alert in &notification.alerts {
+        let name = alert.labels.get("alertname").map_or("", String::as_str);
+        if matches!(name, "Watchdog" | "GoalBelowTarget") {
+            continue;
+        }
+        let status = match alert.status.as_str() {
+            "resolved" => "ĐÃ KHÔI PHỤC / RESOLVED",
+            _ => "CẢNH BÁO / FIRING",
+        };
+        println!("[{status}] {name}");
+        for text in ["summary_vi", "summary_en"] {
+            println!("    {}", alert.annotations.get(text).map_or("", String::as_str));
+        }
+    }
+}
+
+async fn measure(runs: usize, cut: Cut) -> Result<()> {
+    println!("building the laboratory with the default timers");
+    let mut path = AlertPath::build(Tempo::Default).await?;
+    let times = |quantity: &str| Times { quantity: quantity.into(), runs: Vec::new() };
+    let (mut told, mut resolved) = (times("cut → webhook"), times("heal → resolved"));
+    for run in 1..=runs {
+        let (_, cut_told) = path.cut(cut, MEASURE_DEADLINE).await?;
+        let (_, heal_told) = path.heal(MEASURE_DEADLINE).await?;
+        path.connected(MEASURE_DEADLINE).await?;
+        println!("run {run}: cut → webhook {cut_told:.1?}, heal → resolved {heal_told:.1?}");
+        told.runs.push(cut_told);
+        resolved.runs.push(heal_told);
+    }
+    let notes = format!(
+        "Agency {CUT_AGENCY}, cut `{cut:?}`, second way permitted, default timers; Prometheus \
+         scrapes and evaluates every second, Alertmanager groups for one second. An alert is kept \
+         for a minute after healing (`keep_firing_for`), so that a restart of the collector \
+         resolves nothing falsely; the time to `resolved` holds that minute."
+    );
+    let command = format!("haidang-lab measure --runs {runs} --cut {cut:?}").to_lowercase();
+    let section =
+        figures::section("From cut to notification", &command, &notes, &[told, resolved])?;
+    figures::record(&repository("tests/benches/RESULTS.md"), &section)?;
+    println!("{section}");
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Every scenario of `tests/scenarios/`, each at a site of its own, all at the same time: real
+//! agents and a real collector in namespaces, with shortened timers. Needs root.
+//!
+//! The times are printed as figures; only the scenarios' generous deadlines are asserted.
+//! `HAIDANG_SCENARIO=<part of a name>` runs fewer, `HAIDANG_FULL_LENGTH=1` also the long ones.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use haidang_tests::agent::Agent;
+use haidang_tests::collector::{AgencySeen, Tempo};
+use haidang_tests::laboratory::{LabAgency, Laboratory, Seat, Seen, agencies_of_one_district};
+use haidang_tests::scenario::{self, Scenario};
+use haidang_tests::wait;
+
+/// What one scenario took.
+struct Measured {
+    name: String,
+    agent: Duration,
+    collector: Duration,
+    healed: Duration,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_cut_gets_its_state_and_cause_and_healing_connects_again() {
+    let scenarios = chosen();
+    let agencies = agencies_of_one_district(scenarios.len()).expect("the roster is there");
+    let seats: Vec<_> = agencies
+        .into_iter()
+        .zip(&scenarios)
+        .map(|(agency, Scenario { internet, gateway, .. })| Seat {
+            agency,
+            internet: *internet,
+            gateway: *gateway,
+        })
+        .collect();
+    let mut laboratory =
+        Laboratory::build(&seats, Tempo::Short).await.unwrap_or_else(|error| panic!("{error:#}"));
+    let seen = laboratory.seen();
+    let mut running = Vec::new();
+    for (scenario, place) in scenarios.into_iter().zip(laboratory.agencies.drain(..)) {
+        let name = scenario.name.clone();
+        running.push((name, tokio::spawn(run(scenario, place, seen.clone()))));
+    }
+    let mut failed = Vec::new();
+    println!("{:<26} {:>8} {:>10} {:>8}", "scenario", "agent s", "collector s", "healed s");
+    for (name, scenario) in running {
+        match scenario.await.expect("a scenario does not panic") {
+            Ok(measured) => println!(
+                "{:<26} {:>8.1} {:>10.1} {:>8.1}",
+                measured.name,
+                measured.agent.as_secs_f64(),
+                measured.collector.as_secs_f64(),
+                measured.healed.as_secs_f64()
+            ),
+            Err(error) => failed.push(format!("{name}: {error:#}")),
+        }
+    }
+    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+}
+
+fn chosen() -> Vec<Scenario> {
+    let part = std::env::var("HAIDANG_SCENARIO").unwrap_or_default();
+    let full_length = std::env::var_os("HAIDANG_FULL_LENGTH").is_some();
+    let mut scenarios = scenario::all().expect("every scenario file loads");
+    scenarios
+        .retain(|scenario| scenario.name.contains(&part) && (full_length || !scenario.full_length));
+    assert!(!scenarios.is_empty(), "no scenario's name contains {part:?}");
+    scenarios
+}
+
+/// One scenario from cut to health.
+async fn run(scenario: Scenario, mut place: LabAgency, seen: Seen) -> Result<Measured> {
+    place.site.cut(scenario.cut).await?;
+    let agent = agent_says(&scenario, &place.agent);
+    let collector = collector_says(&scenario, &place.agency, &seen);
+    let (agent, collector) = tokio::join!(agent, collector);
+    let (agent, collector) =
+        (agent.context("while it is cut")?, collector.context("while it is cut")?);
+    place.site.heal().await?;
+    let connected = |agency: &AgencySeen| agency.state == "connected";
+    let healed = seen.until(&place.agency, scenario.deadline, connected).await;
+    let (_, healed) = healed.context("after healing")?;
+    Ok(Measured { name: scenario.name, agent, collector, healed })
+}
+
+async fn agent_says(scenario: &Scenario, agent: &Agent) -> Result<Duration> {
+    let expected = &scenario.agent;
+    let ((), took) = wait::until("the agent's verdict", scenario.deadline, || async {
+        let (state, cause) = verdict(agent).await.map_err(|error| format!("{error:#}"))?;
+        let right_cause = expected.causes.is_empty() || expected.causes.contains(&cause);
+        let right = state == expected.state && right_cause;
+        if right { Ok(()) } else { Err(format!("{state} ({cause})")) }
+    })
+    .await?;
+    Ok(took)
+}
+
+/// State and cause, as the agent tells them over its socket.
+async fn verdict(agent: &Agent) -> Result<(String, String)> {
+    let status = agent.status().await?;
+    let text = |key: &str| status["verdict"][key].as_str().map(str::to_owned);
+    let Some(state) = text("state") else { bail!("its status has no verdict: {status}") };
+    Ok((state, text("cause").unwrap_or_default()))
+}
+
+async fn collector_says(scenario: &Scenario, agency: &str, seen: &Seen) -> Result<Duration> {
+    let expected = &scenario.agency;
+    let holds = |agency: &AgencySeen| {
+        let cause = agency.cause.as_ref();
+        expected.states.contains(&agency.state)
+            && (expected.causes.is_empty()
+                || cause.is_some_and(|cause| expected.causes.contains(cause)))
+            && scenario.flags.iter().all(|flag| agency.flags.contains(flag))
+    };
+    let (_, took) = seen.until(agency, scenario.deadline, holds).await?;
+    Ok(took)
+}
