@@ -246,7 +246,7 @@ fn explain(endpoint: &str, error: ConnectError) -> EnrolError {
         _ => None,
     };
     let is_impostor =
-        inner.is_some_and(<(dyn std::error::Error + Send + Sync + 'static)>::is::<NotTheCollector>);
+        inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotTheCollector>);
     match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(
             Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
