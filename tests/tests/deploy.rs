@@ -111,7 +111,6 @@ fn units_verify_without_a_word_and_expose_little() {
     }
 }
 
-#[cfg(feature = "programs")]
 #[test]
 fn every_alert_has_its_runbook_and_its_test() {
     let rules = read(&repository("deploy/prometheus/haidang.rules.yml"));
