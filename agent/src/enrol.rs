@@ -23,7 +23,8 @@ use crate::config::Dedicated;
 use crate::identity::certificate::ca_pin;
 use crate::identity::verifier::CollectorVerifier;
 use crate::identity::{
-    Contacts, Identity, IdentityError, Key, NewIdentity, NotTheCollector, Replace, Store, provider,
+    Contacts, Identity, IdentityError, Instance, Key, NewIdentity, NotTheCollector, Replace, Store,
+    provider,
 };
 use crate::uplink::session::{ANSWER_BYTES_MAX, chain, within};
 use crate::uplink::{CallError, ConnectError, connector};
@@ -101,8 +102,10 @@ pub enum EnrolError {
 /// What is sent beside the code.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// SHA-256 over machine id and instance id.
-    pub fingerprint: [u8; 32],
+    /// The instance id, kept when the machine is enrolled.
+    pub instance: Instance,
+    /// The machine id; empty where there is none.
+    pub machine_id: Vec<u8>,
     /// Its own name, for people.
     pub hostname: String,
 }
@@ -129,7 +132,7 @@ pub async fn enrol(
         token_id: code.token_id.clone(),
         token_secret: code.secret.to_vec(),
         csr_der,
-        machine_fingerprint: machine.fingerprint.to_vec(),
+        machine_fingerprint: machine.instance.fingerprint(&machine.machine_id).to_vec(),
         hostname: machine.hostname,
     });
     let mut client =
@@ -140,6 +143,8 @@ pub async fn enrol(
             error => EnrolError::Call(error),
         })?;
     let identity = read(answer, key, code)?;
+    identity.check(SystemTime::now()).map_err(EnrolError::Identity)?;
+    store.keep_instance(&machine.instance).map_err(EnrolError::Identity)?;
     store.install(identity, replace, SystemTime::now()).map_err(EnrolError::Identity)
 }
 

@@ -225,7 +225,9 @@ impl Store {
         ] {
             let path = fresh.join(name);
             durable::create(&path, &bytes, mode).map_err(failed("write", &path))?;
+            self.hand_over(&path)?;
         }
+        self.hand_over(&fresh)?;
         durable::sync_directory_of(&fresh.join("key.pem")).map_err(failed("sync", &fresh))?;
         exchange(&fresh, &directory).map_err(failed("put in place", &directory))?;
         durable::sync_directory_of(&directory).map_err(failed("sync", &self.state_dir))?;
@@ -275,37 +277,40 @@ impl Store {
         Ok(trusting)
     }
 
-    /// What the collector recognises the machine by: SHA-256 over the machine id and the instance
-    /// id. The instance id is drawn when it is first wanted.
+    /// The instance id of this state directory. One that is not there is drawn, and has to be kept.
     ///
     /// # Errors
-    /// When the state directory cannot be used.
-    pub fn machine_fingerprint(&self, machine_id: &[u8]) -> Result<[u8; 32], IdentityError> {
-        let mut digest = Sha256::new();
-        digest.update(machine_id);
-        digest.update(self.instance_id()?.as_bytes());
-        Ok(digest.finalize().into())
-    }
-
-    fn instance_id(&self) -> Result<Uuid, IdentityError> {
-        let path = self.state_dir.join("instance-id");
+    /// When it is there and cannot be read.
+    pub fn instance(&self) -> Result<Instance, IdentityError> {
+        let path = self.instance_path();
         match durable::read(&path, 64) {
             Ok(bytes) => {
-                let text = String::from_utf8_lossy(&bytes);
-                text.trim().parse().map_err(|_| IdentityError::Content {
-                    path,
-                    problem: "it is not a UUID".into(),
-                })
+                let id = String::from_utf8_lossy(&bytes).trim().parse();
+                let problem = "it is not a UUID".into();
+                Ok(Instance(id.map_err(|_| IdentityError::Content { path, problem })?))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make_state_dir()?;
-                let id = Uuid::new_v4();
-                let bytes = format!("{id}\n").into_bytes();
-                durable::replace(&path, &bytes, 0o644).map_err(failed("write", &path))?;
-                Ok(id)
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Instance(Uuid::new_v4())),
             Err(error) => Err(failed("read", &path)(error)),
         }
+    }
+
+    /// Keeps the instance id, unless there is one.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn keep_instance(&self, instance: &Instance) -> Result<(), IdentityError> {
+        let path = self.instance_path();
+        if path.exists() {
+            return Ok(());
+        }
+        self.make_state_dir()?;
+        let bytes = format!("{}\n", instance.0).into_bytes();
+        durable::replace(&path, &bytes, 0o644).map_err(failed("write", &path))?;
+        self.hand_over(&path)
+    }
+
+    fn instance_path(&self) -> PathBuf {
+        self.state_dir.join("instance-id")
     }
 
     fn key(&self) -> Result<Key, IdentityError> {
@@ -335,6 +340,17 @@ impl Store {
         durable::replace(&path, bytes, 0o644).map_err(failed("write", &path))
     }
 
+    /// What root writes belongs to the owner of the state directory: an administrator enrols, the
+    /// service's own user reads the key.
+    fn hand_over(&self, path: &Path) -> Result<(), IdentityError> {
+        let owner = fs::metadata(&self.state_dir).map_err(failed("read", &self.state_dir))?;
+        if !rustix::process::geteuid().is_root() || owner.uid() == 0 {
+            return Ok(());
+        }
+        let (user, group) = (Some(owner.uid()), Some(owner.gid()));
+        std::os::unix::fs::chown(path, user, group).map_err(failed("hand over", path))
+    }
+
     fn make_state_dir(&self) -> Result<(), IdentityError> {
         DirBuilder::new()
             .recursive(true)
@@ -348,6 +364,21 @@ impl Store {
     }
 }
 
+/// Tells state directories apart that share a machine id: ghost images, and several agents on one
+/// machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instance(Uuid);
+
+impl Instance {
+    /// What the collector recognises the machine by: SHA-256 over machine id and instance id.
+    pub fn fingerprint(&self, machine_id: &[u8]) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(machine_id);
+        digest.update(self.0.as_bytes());
+        digest.finalize().into()
+    }
+}
+
 /// Whether an existing identity may be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replace {
@@ -355,6 +386,19 @@ pub enum Replace {
     No,
     /// A new one takes its place.
     Yes,
+}
+
+impl NewIdentity {
+    /// Whether the parts fit together and lead to a root, before anything is written.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub(crate) fn check(&self, now: SystemTime) -> Result<(), IdentityError> {
+        let key = Key(self.key.0.clone());
+        let (chain, roots) = (self.chain.clone(), self.roots.clone());
+        let contacts = self.contacts.clone();
+        Identity::new(Self { key, chain, roots, contacts })?.verify_chain(now)
+    }
 }
 
 impl Identity {

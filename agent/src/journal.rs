@@ -23,10 +23,11 @@
 mod directory;
 mod frame;
 pub mod keeper;
+mod reading;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -38,6 +39,7 @@ use crate::config;
 
 use self::directory::Directory;
 use self::frame::{FRAME_BYTES_MAX, Frame, HEADER_BYTES, Header, Step};
+use self::reading::{Found, Reading};
 
 /// Segments of a journal. Dropping the oldest loses an eighth of it.
 const SEGMENTS_MAX: usize = 8;
@@ -110,7 +112,7 @@ impl Journal {
             age: limits.age_max,
         };
         let directory = Directory::open(path)?;
-        match read(&directory)? {
+        match reading::read(&directory)? {
             Reading::Sound(found) => Self::resume(directory, limits, found),
             Reading::Empty { torn_tails } => {
                 directory.clear()?;
@@ -419,125 +421,6 @@ impl Journal {
         }
         Ok(Ok(records))
     }
-}
-
-/// What a directory holds.
-enum Reading {
-    /// No segment, or only the beginnings of a first one.
-    Empty {
-        torn_tails: u32,
-    },
-    Sound(Found),
-    Damaged(&'static str),
-}
-
-struct Found {
-    id: Uuid,
-    segments: VecDeque<Segment>,
-    next_seq: u64,
-    acknowledged_seq: u64,
-    dropped: u64,
-    torn_tails: u32,
-    stopped_cleanly: bool,
-}
-
-/// Reads every segment once, a frame at a time.
-fn read(directory: &Directory) -> Result<Reading, JournalError> {
-    let files = directory.segments()?;
-    let mut found: Option<Found> = None;
-    let count = files.len();
-    for (nth, (first_seq, bytes)) in files.into_iter().enumerate() {
-        let is_newest = nth + 1 == count;
-        let name = segment_name(first_seq);
-        let file = directory.open_to_read(&name)?;
-        match read_segment(BufReader::new(file), first_seq, bytes, is_newest, &mut found) {
-            Ok(End::Whole) => {}
-            Ok(End::TornFrame) => {
-                if let Some(found) = &mut found {
-                    found.torn_tails = 1;
-                }
-            }
-            Ok(End::TornHeader) => {
-                // The crash came while the segment was made; nothing was written to it yet.
-                directory.remove(&name)?;
-                match &mut found {
-                    Some(found) => found.torn_tails = 1,
-                    None => return Ok(Reading::Empty { torn_tails: 1 }),
-                }
-            }
-            Err(problem) => return Ok(Reading::Damaged(problem)),
-        }
-    }
-    Ok(found.map_or(Reading::Empty { torn_tails: 0 }, Reading::Sound))
-}
-
-/// How a segment ends.
-enum End {
-    Whole,
-    TornFrame,
-    TornHeader,
-}
-
-fn read_segment(
-    file: impl Read,
-    first_seq: u64,
-    bytes: u64,
-    is_newest: bool,
-    found: &mut Option<Found>,
-) -> Result<End, &'static str> {
-    let mut frames = frame::Frames::new(file, bytes);
-    let header = match frames.header() {
-        Ok(header) => header,
-        Err(_) if is_newest && bytes < HEADER_BYTES as u64 => return Ok(End::TornHeader),
-        Err(problem) => return Err(problem),
-    };
-    if header.first_seq != first_seq {
-        return Err("a segment has another name than its header");
-    }
-    let found = found.get_or_insert_with(|| Found {
-        id: header.journal_id,
-        segments: VecDeque::new(),
-        next_seq: first_seq,
-        acknowledged_seq: header.acknowledged_seq,
-        dropped: header.dropped,
-        torn_tails: 0,
-        stopped_cleanly: false,
-    });
-    if found.id != header.journal_id || found.next_seq != first_seq {
-        return Err("a segment does not follow the one before it");
-    }
-    found.acknowledged_seq = found.acknowledged_seq.max(header.acknowledged_seq);
-    found.dropped = found.dropped.max(header.dropped);
-    found.stopped_cleanly = false;
-    let mut segment =
-        Segment { first_seq, bytes: HEADER_BYTES as u64, first_at: None, last_at: None };
-    let end = loop {
-        let (frame, size) = match frames.step() {
-            Step::Frame(frame, size) => (frame, size),
-            Step::End => break End::Whole,
-            Step::Torn if is_newest => break End::TornFrame,
-            Step::Torn => return Err("a segment that is not the newest ends within a frame"),
-            Step::Damaged(problem) => return Err(problem),
-        };
-        segment.bytes += size;
-        found.stopped_cleanly = matches!(frame, Frame::CleanStop);
-        match frame {
-            Frame::Record(record) if record.seq == found.next_seq => {
-                found.next_seq += 1;
-                segment.first_at = segment.first_at.or(Some(record.at.wall));
-                segment.last_at = Some(record.at.wall);
-            }
-            Frame::Record(_) => return Err("a record is out of sequence"),
-            Frame::Acknowledged(seq) if seq < found.next_seq => {
-                found.acknowledged_seq = found.acknowledged_seq.max(seq);
-            }
-            Frame::Acknowledged(_) => return Err("an acknowledgement is ahead of the records"),
-            Frame::CleanStop => {}
-        }
-    };
-    found.stopped_cleanly &= matches!(end, End::Whole);
-    found.segments.push_back(segment);
-    Ok(end)
 }
 
 fn set_aside(directory: &Directory, problem: &'static str) -> Result<(), JournalError> {

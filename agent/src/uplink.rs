@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::settings::Settings;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +51,22 @@ pub struct Uplink {
     reporter: Reporter,
     settings: InForce,
     settings_in_force: watch::Sender<Settings>,
+    roots: watch::Sender<Roots>,
     status: watch::Sender<Status>,
+}
+
+/// The certificate authorities in force, in DER; none before enrolment.
+pub type Roots = Arc<[CertificateDer<'static>]>;
+
+/// What the uplink lets others know.
+#[derive(Debug)]
+pub struct Outlets {
+    /// The settings in force.
+    pub settings: watch::Receiver<Settings>,
+    /// The certificate authorities in force.
+    pub roots: watch::Receiver<Roots>,
+    /// How it fares.
+    pub status: watch::Receiver<Status>,
 }
 
 /// How the uplink fares.
@@ -116,8 +132,8 @@ pub struct Parts {
 }
 
 impl Uplink {
-    /// An uplink, the settings that it puts in force, and how it fares.
-    pub fn new(parts: Parts) -> (Self, watch::Receiver<Settings>, watch::Receiver<Status>) {
+    /// An uplink, and what it lets others know.
+    pub fn new(parts: Parts) -> (Self, Outlets) {
         let Parts { config, store, clock, keeper, live, process, settings } = parts;
         let settings = InForce::new(settings);
         let (settings_in_force, settings_receiver) = watch::channel(settings.current());
@@ -128,6 +144,7 @@ impl Uplink {
             problem: None,
             clock_ahead_ms: None,
         });
+        let (roots, roots_receiver) = watch::channel(Roots::default());
         let reporter = Reporter::new(process);
         let uplink = Self {
             config,
@@ -139,9 +156,12 @@ impl Uplink {
             reporter,
             settings,
             settings_in_force,
+            roots,
             status,
         };
-        (uplink, settings_receiver, status_receiver)
+        let outlets =
+            Outlets { settings: settings_receiver, roots: roots_receiver, status: status_receiver };
+        (uplink, outlets)
     }
 
     /// Works until it is stopped. Nothing that a collector does ends it.
@@ -180,12 +200,22 @@ impl Uplink {
         stop: &CancellationToken,
     ) -> Result<Ended, IdentityError> {
         tracing::info!(agency = %identity.agency, agent = %identity.agent, "identity in force");
+        self.put_roots_in_force(&identity);
         self.status.send_modify(|status| {
             status.standing = Standing::Connecting;
             status.speaker = Some(speaker(&identity));
             status.problem = None;
         });
         Ok(Conversation::new(self, identity)?.run(stop).await)
+    }
+
+    fn put_roots_in_force(&self, identity: &Identity) {
+        let roots: Roots = identity.roots.as_slice().into();
+        self.roots.send_if_modified(|held| {
+            let is_new = *held != roots;
+            *held = roots;
+            is_new
+        });
     }
 
     fn unusable(&self, error: &IdentityError) {

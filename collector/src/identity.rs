@@ -22,7 +22,7 @@ pub use peer::{PeerCertificate, PeerCertificateError};
 pub use register::{Accepted, Identity, IdentityState, Machine, Register, RegisterCounts};
 pub use request::{CertificateRequest, CertificateRequestError};
 pub use secret_file::SecretFileError;
-pub(crate) use secret_file::{make_private_dir, write_private};
+pub(crate) use secret_file::{make_private_dir, read_private};
 
 /// Serial number of a certificate: 16 random bytes, the first bit clear (RFC 5280 §4.1.2.2 wants
 /// a positive integer of at most 20 octets, and unpredictable ones).

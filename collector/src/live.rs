@@ -33,14 +33,35 @@ enum Message {
         arrival: Arrival,
         reply: oneshot::Sender<ReportOutcome>,
     },
-    Goodbye { agent: AgentId, goodbye: Goodbye },
-    Enrolled { agent: AgentId, agency: AgencyId, certificate_expiry: std::time::SystemTime },
-    Retired { agent: AgentId },
-    Blocked { agent: AgentId, conflict: Conflict },
-    Settled { agent: AgentId },
-    ReplaceRoster { roster: Arc<Roster> },
-    GatewaysToCheck { reply: oneshot::Sender<Vec<GatewayCheck>> },
-    GatewayChecked { check: GatewayCheck, answered: bool },
+    Goodbye {
+        agent: AgentId,
+        goodbye: Goodbye,
+    },
+    Enrolled {
+        agent: AgentId,
+        agency: AgencyId,
+        certificate_expiry: std::time::SystemTime,
+    },
+    Retired {
+        agent: AgentId,
+    },
+    Blocked {
+        agent: AgentId,
+        conflict: Conflict,
+    },
+    Settled {
+        agent: AgentId,
+    },
+    ReplaceRoster {
+        roster: Arc<Roster>,
+    },
+    GatewaysToCheck {
+        reply: oneshot::Sender<Vec<GatewayCheck>>,
+    },
+    GatewayChecked {
+        check: GatewayCheck,
+        answered: bool,
+    },
 }
 
 /// The fleet's task is overloaded or has ended.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use audit::{AuditAction, AuditEntry, AuditRow};
-pub(crate) use history::last_transitions;
+pub(crate) use history::{LastState, last_transitions};
 pub use history::{Seen, TransitionRow};
 pub(crate) use identities::identities;
 pub use identities::{Enrolment, IdentityRow};

@@ -1,11 +1,6 @@
 //! What is shipped beside the programs is right by the tools that will read it. Needs Debian's
 //! `prometheus`, `prometheus-alertmanager` and `systemd` packages; needs no root.
 
-#![cfg_attr(
-    not(feature = "programs"),
-    allow(dead_code, unused_imports, reason = "used by the tests that start the programs")
-)]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -138,7 +133,6 @@ fn shipped_expressions() -> (Vec<Expression>, BTreeSet<String>) {
     (all, recorded)
 }
 
-#[cfg(feature = "programs")]
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_in_rules_and_dashboards_exists_in_a_real_scrape() {
     let world = Loopback::start(&["01-018"]).await.unwrap_or_else(|error| panic!("{error:#}"));

@@ -58,7 +58,7 @@ async fn a_code_is_good_for_its_uses_and_no_more() {
     let code = world.collector.create_token(AGENCY, 2, "1h").expect("created");
     enrols(&world.agent(AGENCY, 0, "first"), &code);
     enrols(&world.agent(AGENCY, 0, "second"), &code);
-    is_refused(&world.agent(AGENCY, 0, "third"), &code, "used up");
+    is_refused(&world.agent(AGENCY, 0, "third"), &code, "used as often as it may be");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +83,7 @@ async fn a_revoked_code_is_refused() {
     assert!(listed.contains(&parsed.token_id), "{listed}");
     let revoked = world.collector.run(&["token", "revoke", &parsed.token_id]).expect("started");
     assert!(revoked.status.success(), "{}", String::from_utf8_lossy(&revoked.stderr));
-    is_refused(&world.agent(AGENCY, 0, "late"), &code, "revoked");
+    is_refused(&world.agent(AGENCY, 0, "late"), &code, "withdrawn");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +96,7 @@ async fn a_wrong_or_mistyped_code_is_refused() {
     let mut wrong: haidang_proto::model::enrolment_code::EnrolmentCode =
         code.parse().expect("its own code");
     wrong.secret[0] ^= 1;
-    is_refused(&world.agent(AGENCY, 0, "wrong"), &wrong.reveal(), "unknown");
+    is_refused(&world.agent(AGENCY, 0, "wrong"), &wrong.reveal(), "does not know");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,7 +106,7 @@ async fn a_foreign_collector_is_not_trusted_with_the_secret() {
     let mut foreign: haidang_proto::model::enrolment_code::EnrolmentCode =
         code.parse().expect("its own code");
     foreign.ca_pin[0] ^= 1;
-    is_refused(&world.agent(AGENCY, 0, "foreign"), &foreign.reveal(), "certificate");
+    is_refused(&world.agent(AGENCY, 0, "foreign"), &foreign.reveal(), "not the collector");
     // The secret was not spent on it: the right pin still enrols.
     enrols(&world.agent(AGENCY, 0, "right"), &code);
 }

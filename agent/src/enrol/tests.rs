@@ -37,7 +37,9 @@ impl Scene {
     }
 
     async fn enrol(&self, code: &EnrolmentCode, replace: Replace) -> Result<Identity, EnrolError> {
-        let machine = Machine { fingerprint: [4; 32], hostname: "pc-01".into() };
+        let instance = self.store().instance().unwrap();
+        let machine_id = b"machine".to_vec();
+        let machine = Machine { instance, machine_id, hostname: "pc-01".into() };
         enrol(code, machine, &self.store(), replace, None).await
     }
 
@@ -54,7 +56,8 @@ async fn a_code_becomes_an_identity_once() {
     assert_eq!(identity.agency.as_str(), "01-018");
     let sent = scene.state.lock().unwrap().enrolments.remove(0);
     assert_eq!((sent.token_id.as_str(), sent.token_secret), ("t1", vec![9; 32]));
-    assert_eq!((sent.hostname.as_str(), sent.machine_fingerprint), ("pc-01", vec![4; 32]));
+    let fingerprint = scene.store().instance().unwrap().fingerprint(b"machine").to_vec();
+    assert_eq!((sent.hostname.as_str(), sent.machine_fingerprint), ("pc-01", fingerprint));
     let loaded = scene.store().load().unwrap().unwrap();
     assert_eq!(loaded.contacts.report_endpoints, ["127.0.0.1:7443".parse().unwrap()]);
     let again = scene.enrol(&scene.code(), Replace::No).await.unwrap_err();

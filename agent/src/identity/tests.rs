@@ -182,10 +182,14 @@ fn new_roots_are_kept_with_their_version() {
 #[test]
 fn the_fingerprint_is_stable_and_differs_between_instances_of_one_machine() {
     let ((_one, one), (_other, other)) = (place(), place());
-    let first = one.machine_fingerprint(b"machine").unwrap();
-    assert_eq!(one.machine_fingerprint(b"machine").unwrap(), first);
-    assert_ne!(other.machine_fingerprint(b"machine").unwrap(), first);
-    assert_ne!(one.machine_fingerprint(b"another").unwrap(), first);
+    let instance = one.instance().unwrap();
+    assert!(!one.state_dir.exists(), "drawing writes nothing");
+    one.keep_instance(&instance).unwrap();
+    one.keep_instance(&one.instance().unwrap()).unwrap();
+    assert_eq!(one.instance().unwrap(), instance);
+    let first = instance.fingerprint(b"machine");
+    assert_ne!(other.instance().unwrap().fingerprint(b"machine"), first);
+    assert_ne!(instance.fingerprint(b"another"), first);
 }
 
 #[test]
@@ -198,4 +202,20 @@ fn certificates_without_a_name_of_ours_are_not_read() {
     assert!(matches!(Leaf::read(&foreign), Err(CertificateError::Name { .. })));
     assert_eq!(Leaf::read(&authority.root), Err(CertificateError::Uri));
     assert_eq!(Leaf::read(b"x"), Err(CertificateError::Encoding));
+}
+
+#[test]
+fn what_root_writes_belongs_to_the_owner_of_the_state_directory() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (_place, store) = place();
+    fs::create_dir(&store.state_dir).unwrap();
+    std::os::unix::fs::chown(&store.state_dir, Some(54_321), Some(54_322)).unwrap();
+    store.keep_instance(&store.instance().unwrap()).unwrap();
+    store.install(Authority::new().identity(), Replace::No, SystemTime::now()).unwrap();
+    for name in ["instance-id", "identity", "identity/key.pem", "identity/chain.pem"] {
+        let metadata = fs::metadata(store.state_dir.join(name)).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (54_321, 54_322), "{name}");
+    }
 }

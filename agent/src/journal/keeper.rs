@@ -10,6 +10,8 @@ use haidang_proto::model::report::JournalStatus;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::uplink::chain;
+
 use super::Journal;
 
 /// Requests that may wait: an hour of a path that changes every fifteen seconds, should the disk
@@ -77,6 +79,11 @@ impl Keeper {
         self.status.clone()
     }
 
+    /// Waits until the journal's thread has ended.
+    pub async fn closed(&self) {
+        self.requests.closed().await;
+    }
+
     /// Writes down what was handed over, then the mark of a clean stop.
     pub async fn stop(self) {
         let (reply, answer) = oneshot::channel();
@@ -124,14 +131,4 @@ pub fn keep(mut journal: Journal, requests: Requests) {
             is_new
         });
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }

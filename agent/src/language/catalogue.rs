@@ -173,6 +173,28 @@ catalogue! {
     Enrolled: "đã đăng ký", "enrolled";
     NotEnrolled: "chưa triển khai", "not enrolled";
 
+    // The table of `status`.
+    StatusTitle: "Trạng thái chương trình giám sát trên máy này", "State of the agent on this machine";
+    StatusPath: "Đường truyền", "Path";
+    StatusSince: "Từ lúc", "Since";
+    StatusAgency: "Cơ quan", "Agency";
+    StatusAgent: "Mã máy", "Agent";
+    StatusCertificateEnds: "Chứng thư số hết hạn", "Certificate ends";
+    StatusUplink: "Báo cáo", "Reports";
+    StatusLastReport: "Báo cáo gần nhất", "Last report";
+    StatusWaiting: "Bản ghi chờ gửi", "Records waiting";
+    StatusDropped: "Bản ghi đã bỏ", "Records dropped";
+    StatusProblem: "Vấn đề", "Problem";
+    StatusNone: "chưa có", "none yet";
+    StandingNotEnrolled: "máy chưa đăng ký", "this machine is not enrolled";
+    StandingUnusable: "không dùng được thông tin đăng ký", "the identity cannot be used";
+    StandingConnecting: "đang kết nối tới trung tâm giám sát", "connecting to the collector";
+    StandingReporting: "đang gửi tới", "arriving at";
+    StandingReportingFallback: "đang gửi qua đường dự phòng tới", "arriving, by the fallback, at";
+    StandingRevoked: "đã bị thu hồi, chờ đăng ký lại", "revoked; waiting to be enrolled again";
+    StatusNotRunning: "Chương trình không chạy, hoặc tài khoản này không được phép hỏi nó.",
+        "The agent does not run, or this account may not ask it.";
+
     // What is missing, and what to do.
     MissingConfig: "Chưa có cấu hình dùng được. Sao chép tệp mẫu agent.toml vào đường dẫn này và điền thông tin của cơ quan, hoặc chỉ ra tệp khác bằng --config.",
         "There is no usable configuration. Copy the sample agent.toml to this path and fill in the agency's values, or name another file with --config.";

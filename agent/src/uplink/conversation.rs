@@ -497,6 +497,7 @@ impl<'a> Conversation<'a> {
     /// Takes over an identity that the store now holds.
     fn adopt(&mut self, identity: Identity) -> Result<(), IdentityError> {
         self.tls = connector::tls_of(&identity)?;
+        self.uplink.put_roots_in_force(&identity);
         self.identity = identity;
         self.stamp = self.uplink.store.stamp();
         let speaker = speaker(&self.identity);

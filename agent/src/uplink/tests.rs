@@ -64,7 +64,7 @@ impl Agent {
         let (keeper, requests) = keeper::channel(&journal);
         let journal = std::thread::spawn(move || keeper::keep(journal, requests));
         let live = Live::new(clock.moment());
-        let (uplink, settings, status) = Uplink::new(Parts {
+        let (uplink, Outlets { settings, status, roots: _ }) = Uplink::new(Parts {
             config,
             store: store.clone(),
             clock,

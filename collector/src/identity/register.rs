@@ -11,7 +11,7 @@
 //! except for blocking a clone, which cannot wait.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as MapEntry;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -98,7 +98,10 @@ pub enum Machine {
     /// It does not, and an operator has decided already: refuse it alone.
     Refused,
     /// It does not: from now on the identity is blocked.
-    Foreign,
+    Foreign {
+        /// Where the enrolled machine reported from, if it did since the collector started.
+        former: Option<IpAddr>,
+    },
 }
 
 /// Identities by state.
@@ -121,6 +124,7 @@ pub struct Register {
 struct Entry {
     identity: Identity,
     heard: Option<Duration>,
+    source: Option<IpAddr>,
     allowance: f64,
     allowance_at: Duration,
     renewed_at: Option<Duration>,
@@ -140,6 +144,7 @@ impl Register {
     pub fn put(&self, identity: Identity) {
         let entry = Entry {
             heard: None,
+            source: None,
             allowance: REQUESTS_BURST,
             allowance_at: Duration::ZERO,
             renewed_at: None,
@@ -190,18 +195,24 @@ impl Register {
     }
 
     /// Compares the machine that reports with the one that enrolled.
-    pub fn machine(&self, agent: AgentId, machine_fingerprint: &[u8; 32]) -> Machine {
+    pub fn machine(
+        &self,
+        agent: AgentId,
+        machine_fingerprint: &[u8; 32],
+        source: IpAddr,
+    ) -> Machine {
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(&agent) else { return Machine::Refused };
         let identity = &mut entry.identity;
         if identity.machine_fingerprint == *machine_fingerprint {
+            entry.source = Some(source);
             return Machine::Enrolled;
         }
         if identity.pinned {
             return Machine::Refused;
         }
         identity.state = IdentityState::Blocked;
-        Machine::Foreign
+        Machine::Foreign { former: entry.source }
     }
 
     /// Whether a renewal may be issued now; if so, the next one has to wait.
@@ -222,14 +233,19 @@ impl Register {
         }
     }
 
-    /// Puts an identity into another state. Returns whether it is known.
-    pub fn set_state(&self, agent: AgentId, state: IdentityState) -> bool {
-        match self.lock().entry(agent) {
-            MapEntry::Occupied(mut entry) => {
-                entry.get_mut().identity.state = state;
-                true
-            }
-            MapEntry::Vacant(_) => false,
+    /// Puts an identity into another state, if it is known.
+    pub fn set_state(&self, agent: AgentId, state: IdentityState) {
+        if let Some(entry) = self.lock().get_mut(&agent) {
+            entry.identity.state = state;
+        }
+    }
+
+    /// Two machines speak with an identity: it is blocked, unless an operator withdrew it.
+    pub fn block(&self, agent: AgentId) {
+        if let Some(entry) = self.lock().get_mut(&agent)
+            && entry.identity.state == IdentityState::Active
+        {
+            entry.identity.state = IdentityState::Blocked;
         }
     }
 

@@ -69,7 +69,7 @@ pub(crate) fn make_private_dir(path: &Path) -> Result<(), SecretFileError> {
 }
 
 /// Writes a file of 0600 that replaces the old one at once.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {
     let failed = |source| SecretFileError::Write { path: path.to_owned(), source };
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -92,7 +92,7 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretFileE
 }
 
 /// Reads a key, unless others can read it too.
-pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
     let failed = |source| SecretFileError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     // Asked of the open file, so that nothing can be exchanged in between.

@@ -58,12 +58,23 @@ pub struct Enrolment {
 }
 
 impl Store {
-    /// Uses the token and makes the identity, both or neither.
+    /// Uses the token and makes the identity, both or neither; `then` runs as soon as that is
+    /// durable.
     ///
     /// # Errors
     /// When the store cannot be written. The inner error says why the token does not admit it.
-    pub async fn enrol(&self, enrolment: Enrolment) -> Result<Result<(), Refusal>, StoreError> {
-        self.write(1, move |connection| enrol(connection, &enrolment)).await
+    pub async fn enrol(
+        &self,
+        enrolment: Enrolment,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        let change = move |connection: &Connection| enrol(connection, &enrolment);
+        self.write_then(change, move |admitted| {
+            if admitted.is_ok() {
+                then();
+            }
+        })
+        .await
     }
 
     /// Keeps a renewed certificate beside the current one.
@@ -87,24 +98,23 @@ impl Store {
         .await
     }
 
-    /// The renewed certificate was used and is current from now on.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn promoted(&self, agent: AgentId, serial: Serial) -> Result<(), StoreError> {
-        self.write(1, move |connection| {
-            connection.execute(
-                "UPDATE identities SET serial = next_serial, not_after_ms = next_not_after_ms,
-                     next_serial = NULL, next_not_after_ms = NULL
-                 WHERE agent = ?1 AND next_serial = ?2",
-                params![agent.to_string(), serial.0],
-            )?;
+    /// The renewed certificate was used and is current from now on. If this is lost, both
+    /// serials are acceptable after a restart, and the first use of the new one ends that.
+    pub fn post_promoted(&self, agent: AgentId, serial: Serial) {
+        self.post("the promotion of a renewed certificate", move |connection| {
+            connection
+                .prepare_cached(
+                    "UPDATE identities SET serial = next_serial, not_after_ms = next_not_after_ms,
+                         next_serial = NULL, next_not_after_ms = NULL
+                     WHERE agent = ?1 AND next_serial = ?2",
+                )?
+                .execute(params![agent.to_string(), serial.0])?;
             Ok(())
-        })
-        .await
+        });
     }
 
-    /// Withdraws an identity. Returns whether there is such an identity.
+    /// Withdraws an identity; `then` runs as soon as that is durable. Returns whether there is
+    /// such an identity.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -112,8 +122,9 @@ impl Store {
         &self,
         agent: AgentId,
         audit: AuditEntry,
+        then: impl FnOnce() + Send + 'static,
     ) -> Result<bool, StoreError> {
-        self.write(1, move |connection| {
+        let change = move |connection: &Connection| {
             let changed = connection.execute(
                 "UPDATE identities SET state = 'revoked', conflict = NULL WHERE agent = ?1",
                 [agent.to_string()],
@@ -122,55 +133,53 @@ impl Store {
                 audit::insert(connection, &audit)?;
             }
             Ok(changed == 1)
+        };
+        self.write_then(change, move |found| {
+            if *found {
+                then();
+            }
         })
         .await
     }
 
-    /// Blocks an identity that speaks from two machines.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn block_identity(
-        &self,
-        agent: AgentId,
-        conflict: Conflict,
-        at: SystemTime,
-    ) -> Result<(), StoreError> {
-        self.write(1, move |connection| {
+    /// Blocks an identity that speaks from two machines. The block holds at once in memory; if
+    /// this is lost, the two machines prove their conflict once more after a restart.
+    pub fn post_blocked(&self, agent: AgentId, conflict: Conflict, at: SystemTime) {
+        self.post("the block of a cloned identity", move |connection| {
             let Conflict { accepted, returned } = conflict;
-            let sources = format!("{accepted} {returned}");
-            connection.execute(
+            let changed = connection.execute(
                 "UPDATE identities SET state = 'blocked', conflict = ?2
                  WHERE agent = ?1 AND state = 'active'",
-                params![agent.to_string(), sources],
+                params![agent.to_string(), format!("{accepted} {returned}")],
             )?;
+            if changed == 0 {
+                return Ok(());
+            }
             let entry = AuditEntry {
                 at,
                 action: AuditAction::Cloned,
                 subject: agent.to_string(),
                 source: returned.to_string(),
-                detail: format!("spoke from {accepted} before"),
+                detail: format!("the other machine speaks from {accepted}"),
             };
             audit::insert(connection, &entry)
-        })
-        .await
+        });
     }
 
-    /// Lets the machine of a fingerprint go on with an identity after a conflict.
+    /// Lets the machine that enrolled go on with its identity after a conflict.
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub async fn keep_machine(
+    pub async fn keep_enrolled_machine(
         &self,
         agent: AgentId,
-        machine_fingerprint: [u8; 32],
         audit: AuditEntry,
     ) -> Result<(), StoreError> {
         self.write(1, move |connection| {
             connection.execute(
-                "UPDATE identities SET state = 'active', pinned = 1, conflict = NULL, fingerprint = ?2
-                 WHERE agent = ?1",
-                params![agent.to_string(), machine_fingerprint],
+                "UPDATE identities SET state = 'active', pinned = 1, conflict = NULL
+                 WHERE agent = ?1 AND state = 'blocked'",
+                [agent.to_string()],
             )?;
             audit::insert(connection, &audit)
         })

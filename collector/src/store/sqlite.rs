@@ -126,6 +126,39 @@ impl Store {
         submit(&self.writes, records, change).await
     }
 
+    /// Runs a change, and `then` as soon as it is durable, whether or not the caller still waits:
+    /// what is kept in memory of it must not be lost with a connection.
+    pub(super) async fn write_then<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        then: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        submit_then(&self.writes, 1, change, then).await
+    }
+
+    /// Leaves a change for later, without waiting for it or for room. Whoever calls this has
+    /// said what it means if the change is lost.
+    pub(super) fn post(
+        &self,
+        what: &'static str,
+        change: impl FnOnce(&Connection) -> Result<(), StoreError> + Send + 'static,
+    ) {
+        let run: Run = Box::new(move |connection| {
+            let result = connection.and_then(change);
+            let good = result.is_ok();
+            let settle: Settle = Box::new(move |committed| {
+                if let Err(error) = committed.and(result) {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::error!(error, what, "a change was not stored");
+                }
+            });
+            (good, settle)
+        });
+        if self.writes.try_send(Job { run, records: 1, queued: Instant::now() }).is_err() {
+            tracing::error!(what, "a change was not stored: too much waits for the store");
+        }
+    }
+
     /// Runs a question.
     pub(super) async fn read<T: Send + 'static>(
         &self,
@@ -179,12 +212,27 @@ async fn submit<T: Send + 'static>(
     records: usize,
     work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
+    submit_then(queue, records, work, |_| ()).await
+}
+
+async fn submit_then<T: Send + 'static>(
+    queue: &mpsc::Sender<Job>,
+    records: usize,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    then: impl FnOnce(&T) + Send + 'static,
+) -> Result<T, StoreError> {
     let (reply, answer) = oneshot::channel();
     let run: Run = Box::new(move |connection| {
         let result = connection.and_then(work);
         let good = result.is_ok();
         // Who asked may have gone; the work stands all the same.
-        let settle: Settle = Box::new(move |committed| drop(reply.send(committed.and(result))));
+        let settle: Settle = Box::new(move |committed| {
+            let result = committed.and(result);
+            if let Ok(done) = &result {
+                then(done);
+            }
+            drop(reply.send(result));
+        });
         (good, settle)
     });
     let job = Job { run, records, queued: Instant::now() };
@@ -318,4 +366,12 @@ fn restrict(path: &Path) -> Result<(), StoreError> {
         let source = rusqlite::Error::SqliteFailure(code, Some(error.to_string()));
         StoreError::Open { path: path.to_owned(), source: Arc::new(source) }
     })
+}
+
+impl std::fmt::Debug for StoreThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreThread")
+            .field("writes", &self.health.is_some())
+            .finish_non_exhaustive()
+    }
 }

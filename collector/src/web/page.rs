@@ -239,7 +239,7 @@ fn row(page: &mut String, snapshot: &Snapshot, view: &AgencyView) -> fmt::Result
     }
     write!(page, "</th><td>{}", Badge(view.state.as_str()))?;
     if let Some(words) = words::detail(view.state) {
-        write!(page, "<small>{} <span lang=\"en\">{}</span></small>", words.vi, words.en)?;
+        write!(page, "<small>{} · <span lang=\"en\">{}</span></small>", words.vi, words.en)?;
     }
     write!(page, "</td><td>{}</td></tr>", Time(view.since))
 }

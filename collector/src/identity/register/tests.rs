@@ -58,7 +58,7 @@ fn only_the_current_serial_of_a_living_identity_is_accepted() {
         (IdentityState::Superseded, Refusal::SerialSuperseded),
         (IdentityState::Blocked, Refusal::Cloned),
     ] {
-        assert!(register.set_state(identity().agent, state));
+        register.set_state(identity().agent, state);
         answers(&register, &peer(1), 10, Err(refusal));
     }
 }
@@ -78,14 +78,16 @@ fn a_renewed_certificate_becomes_current_with_its_first_use() {
 fn a_foreign_machine_blocks_the_identity_until_an_operator_decides() {
     let agent = identity().agent;
     let register = Register::new([identity()]);
-    assert_eq!(register.machine(agent, &[7; 32]), Machine::Enrolled);
+    let [home, away] = [1, 2].map(|host| IpAddr::from([198, 18, 0, host]));
+    assert_eq!(register.machine(agent, &[7; 32], home), Machine::Enrolled);
     answers(&register, &peer(1), 10, Ok(()));
-    assert_eq!(register.machine(agent, &[8; 32]), Machine::Foreign);
+    let foreign = register.machine(agent, &[8; 32], away);
+    assert_eq!(foreign, Machine::Foreign { former: Some(home) });
     answers(&register, &peer(1), 10, Err(Refusal::Cloned));
 
     register.put(Identity { pinned: true, ..identity() });
-    assert_eq!(register.machine(agent, &[8; 32]), Machine::Refused);
-    assert_eq!(register.machine(agent, &[7; 32]), Machine::Enrolled);
+    assert_eq!(register.machine(agent, &[8; 32], away), Machine::Refused);
+    assert_eq!(register.machine(agent, &[7; 32], home), Machine::Enrolled);
     answers(&register, &peer(1), 10, Ok(()));
 }
 

@@ -1,0 +1,213 @@
+//! The command line of the agent.
+
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use haidang_agent::check::without_config_json;
+use haidang_agent::check::{Checkup, Enrolment, Outcome, Style, without_config};
+use haidang_agent::config::{Config, ConfigError, DEFAULT_PATH};
+use haidang_agent::enrol::{Machine, enrol};
+use haidang_agent::identity::{Identity, IdentityError, Replace, Store};
+use haidang_agent::language::{Key, Language};
+use haidang_agent::probe::Prober;
+use haidang_agent::run::{run, runtime};
+use haidang_agent::schedule::CyclePlan;
+use haidang_agent::{host, status};
+use haidang_proto::model::enrolment_code::{CODE_BYTES_MAX, EnrolmentCode};
+use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
+
+/// Exit status of a command line that cannot be understood (sysexits.h, EX_USAGE).
+const EXIT_USAGE: u8 = 64;
+
+/// Watches this machine's path to the dedicated network.
+#[derive(Debug, Parser)]
+#[command(name = "haidang-agent", version)]
+struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = DEFAULT_PATH)]
+    config: PathBuf,
+    /// Only checks the configuration file, and says what is wrong with it.
+    #[arg(long, global = true)]
+    check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs until it is stopped.
+    Run,
+    /// Enrols this machine with a collector; asks for the code that the operator sent.
+    Enroll {
+        /// Reads the code from a file, or from standard input for "-".
+        #[arg(long)]
+        code_file: Option<PathBuf>,
+        /// Gives up an existing identity for the new one.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Looks at the path once, and says what it sees.
+    Check(Output),
+    /// Asks the running agent.
+    Status(Output),
+}
+
+#[derive(Debug, Args)]
+struct Output {
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+    /// Language of the table: vi or en.
+    #[arg(long, default_value = "vi")]
+    lang: Language,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are printed to standard output, and are no mistake.
+            let _ = error.print();
+            return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let outcome = match (&cli.command, cli.check_config) {
+        (_, true) => check_config(&cli.config),
+        (Some(Command::Run), false) => serve(&cli.config),
+        (Some(Command::Enroll { code_file, replace }), false) => {
+            let replace = if *replace { Replace::Yes } else { Replace::No };
+            enroll(&cli.config, code_file.as_deref(), replace)
+        }
+        (Some(Command::Check(output)), false) => check(&cli.config, output),
+        (Some(Command::Status(output)), false) => ask(&cli.config, output),
+        (None, false) => {
+            let _ = writeln!(io::stderr(), "haidang-agent: say what to do; see --help");
+            return EXIT_USAGE.into();
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "haidang-agent: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
+    Config::load(path)?;
+    writeln!(io::stdout(), "{}: ok", path.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = Config::load(path)?;
+    let filter = EnvFilter::try_from_env("HAIDANG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    run(config)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn enroll(path: &Path, code_file: Option<&Path>, replace: Replace) -> anyhow::Result<ExitCode> {
+    let config = Config::load(path)
+        .context("the configuration comes first: it says where the identity is kept")?;
+    let store = Store::new(&config.state_dir);
+    if store.exists() && replace == Replace::No {
+        return Err(IdentityError::Exists.into());
+    }
+    let code: EnrolmentCode = read_code(code_file)?.parse()?;
+    let machine = Machine {
+        instance: store.instance()?,
+        machine_id: host::machine_id(),
+        hostname: host::facts().hostname,
+    };
+    let work = enrol(&code, machine, &store, replace, Some(&config.dedicated));
+    let Identity { agency, agency_name, agent, .. } = &runtime()?.block_on(work)?;
+    writeln!(
+        io::stdout(),
+        "Đã đăng ký: {agency_name} ({agency}), mã máy {agent}.\n\
+         Enrolled: {agency_name} ({agency}), agent {agent}."
+    )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The code never stands on the command line, where every user of the machine could read it.
+fn read_code(code_file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
+    // One byte more than allowed, so that too long a text is noticed where it is parsed.
+    let limit = CODE_BYTES_MAX as u64 + 64;
+    let mut code = Zeroizing::new(String::with_capacity(CODE_BYTES_MAX + 64));
+    let stdin = io::stdin();
+    match code_file {
+        Some(path) if path != Path::new("-") => {
+            std::fs::File::open(path)
+                .and_then(|file| file.take(limit).read_to_string(&mut code))
+                .with_context(|| format!("cannot read the code from {}", path.display()))?;
+        }
+        None if stdin.is_terminal() => {
+            let mut stderr = io::stderr();
+            write!(stderr, "Mã đăng ký (enrolment code): ")?;
+            stderr.flush()?;
+            stdin.lock().take(limit).read_line(&mut code).context("cannot read the code")?;
+        }
+        _ => {
+            let read = stdin.lock().take(limit).read_to_string(&mut code);
+            read.context("cannot read the code from standard input")?;
+        }
+    }
+    Ok(code)
+}
+
+fn check(path: &Path, output: &Output) -> anyhow::Result<ExitCode> {
+    let style = if io::stdout().is_terminal() { Style::Coloured } else { Style::Plain };
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            let problem = problem_of(&error);
+            let text = match output.json {
+                true => without_config_json(path, &problem),
+                false => without_config(path, &problem, output.lang, style),
+            };
+            writeln!(io::stdout(), "{}", text.trim_end())?;
+            return Ok(Outcome::Unknown.exit_status().into());
+        }
+    };
+    let (enrolment, roots) = match Store::new(&config.state_dir).load() {
+        Ok(Some(identity)) => (Enrolment::Enrolled(identity.agency.clone()), identity.roots),
+        Ok(None) => (Enrolment::NotEnrolled, Vec::new()),
+        Err(error) => (Enrolment::Unreadable(format!("{:#}", anyhow::Error::from(error))), vec![]),
+    };
+    let cycle = runtime()?.block_on(async {
+        let mut prober = Prober::new(&config, &roots)?;
+        anyhow::Ok(prober.cycle(CyclePlan::thorough()).await)
+    })?;
+    let host = host::facts();
+    let checkup =
+        Checkup { config: &config, cycle: &cycle, enrolment: &enrolment, host: Some(&host) };
+    let text = match output.json {
+        true => checkup.json(),
+        false => checkup.table(output.lang, style),
+    };
+    writeln!(io::stdout(), "{}", text.trim_end())?;
+    Ok(checkup.outcome().exit_status().into())
+}
+
+/// What is wrong with a file, without its name, which stands beside it.
+fn problem_of(error: &ConfigError) -> String {
+    match error {
+        ConfigError::Read { source, .. } => source.to_string(),
+        error => error.to_string(),
+    }
+}
+
+fn ask(path: &Path, output: &Output) -> anyhow::Result<ExitCode> {
+    let config = Config::load(path)?;
+    let document = status::ask(&config.status_socket)
+        .with_context(|| Key::StatusNotRunning.text(output.lang))?;
+    let text = match output.json {
+        true => serde_json::to_string_pretty(&document)?,
+        false => document.table(output.lang),
+    };
+    writeln!(io::stdout(), "{}", text.trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,74 @@
+use haidang_proto::model::fact::FactKind;
+use haidang_proto::model::flag::Flags;
+use haidang_proto::model::quality::Quality;
+use haidang_proto::model::record::Moment;
+use haidang_proto::model::verdict::{DownCause, Verdict};
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::uplink::{Speaker, Target};
+
+fn document() -> Document {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let fact = Fact {
+        kind: FactKind::GatewayEcho,
+        subject: "198.18.10.1".into(),
+        value: "answered".into(),
+    };
+    let view = View {
+        verdict: Verdict::Disconnected(DownCause::CoreUnreachable),
+        since: Moment { boot_id: uuid::Uuid::nil(), boottime: Duration::ZERO, wall: at },
+        flags: Flags::default(),
+        evidence: vec![fact],
+        quality: Quality::default(),
+        changes: 0,
+    };
+    let address = "198.18.0.10:7445".parse().unwrap();
+    let uplink = uplink::Status {
+        standing: Standing::Reporting(Target { address, way: Way::Fallback }),
+        speaker: Some(Speaker {
+            agency: "01-018".into(),
+            agency_name: "Sở Nội vụ".into(),
+            agent: "a".into(),
+            certificate_ends: at,
+        }),
+        reported_at: None,
+        problem: Some("no answer".into()),
+        clock_ahead_ms: Some(-3),
+    };
+    Document::new(view, uplink, JournalStatus::default(), Settings::default(), Duration::ZERO)
+}
+
+#[tokio::test]
+async fn whoever_connects_gets_one_document() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("run").join("status.sock");
+    let listener = listen(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve(listener, document, stop.clone()));
+    for _ in 0..3 {
+        let path = path.clone();
+        let asked = tokio::task::spawn_blocking(move || ask(&path)).await.unwrap();
+        assert_eq!(asked.unwrap(), document());
+    }
+    assert!(listen(&path).is_err(), "a living socket is not taken over");
+    stop.cancel();
+    tasks.join_next().await.unwrap().unwrap();
+    assert!(matches!(ask(&path), Err(AskError::Connect { .. })));
+    listen(&path).expect("a socket left behind is replaced");
+}
+
+#[test]
+fn the_table_tells_it_in_both_languages() {
+    let vi = document().table(Language::Vi);
+    for part in ["Mất kết nối", "Sở Nội vụ (01-018)", "đường dự phòng", "2023-11-14T22:13:20Z"]
+    {
+        assert!(vi.contains(part), "{part} in {vi}");
+    }
+    let en = document().table(Language::En);
+    for part in ["Disconnected", "gateway_echo 198.18.10.1: answered", "none yet", "no answer"] {
+        assert!(en.contains(part), "{part} in {en}");
+    }
+}

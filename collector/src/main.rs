@@ -1,0 +1,318 @@
+//! `haidang-collector`: serves, or asks the collector that serves.
+//!
+//! Standard output carries what was asked for and nothing else; everything for people goes to
+//! standard error. An error's chain is printed once, here.
+
+#![expect(clippy::print_stderr, reason = "this is the command line")]
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+use haidang_collector::admin::{AdminAnswer, AdminRequest, RosterFiles, ask};
+use haidang_collector::config::Config;
+use haidang_collector::run::Collector;
+use haidang_collector::telemetry;
+use haidang_proto::model::agency::{AgencyId, AgentId};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Exit code of a wrong command line (sysexits.h).
+const USAGE: u8 = 64;
+
+/// Folds the agents' reports and the roster into the state of every agency.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct CommandLine {
+    /// Configuration file.
+    #[arg(long, global = true, default_value = "/etc/haidang/collector.toml")]
+    config: PathBuf,
+    /// Check the configuration and do nothing else.
+    #[arg(long, global = true)]
+    check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM. SIGHUP reads the roster's files again.
+    Serve,
+    /// Enrolment tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Enrolled agents.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// The roster.
+    #[command(subcommand)]
+    Roster(RosterCommand),
+    /// Copy the store of the running collector into a new file.
+    Backup {
+        /// The new file, by an absolute path that the service may write.
+        #[arg(long)]
+        to: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Make a token and print its code: one line on standard output, shown once.
+    Create {
+        /// Whose machines it enrols.
+        #[arg(long)]
+        agency: AgencyId,
+        /// How many.
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        /// How long it holds, such as 7d or 12h.
+        #[arg(long, default_value = "7d", value_parser = seconds)]
+        expires: u64,
+        /// For whom or what; one line.
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// List tokens.
+    List(OfAgency),
+    /// Withdraw a token.
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AgentCommand {
+    /// List agents.
+    List(OfAgency),
+    /// Withdraw an agent's identity; its next request is refused.
+    Revoke {
+        /// The agent.
+        agent: AgentId,
+    },
+    /// Decide a conflict of two machines with one identity.
+    Decide {
+        /// The agent.
+        agent: AgentId,
+        #[command(flatten)]
+        decision: Decision,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Decision {
+    /// The machine that enrolled keeps the identity; the other one is refused.
+    #[arg(long)]
+    keep: bool,
+    /// Neither keeps it: both have to enrol anew.
+    #[arg(long)]
+    revoke: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum RosterCommand {
+    /// Show what would change, ask before anything is removed, and put it in force.
+    Import {
+        /// Another file than the configured one.
+        file: Option<PathBuf>,
+        /// The file's prefixes.
+        #[arg(long, requires = "file")]
+        prefixes: Option<PathBuf>,
+        /// Agree to removals without being asked.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show the roster in force.
+    Show(OfAgency),
+}
+
+#[derive(Debug, Args)]
+struct OfAgency {
+    /// Of one agency alone.
+    #[arg(long)]
+    agency: Option<AgencyId>,
+}
+
+fn main() -> ExitCode {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            // Nobody is left to be told when this fails.
+            let _ = error.print();
+            return code;
+        }
+    };
+    match dispatch(line) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("haidang-collector: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(line: CommandLine) -> anyhow::Result<ExitCode> {
+    let config = Config::read(&line.config)?;
+    if line.check_config {
+        eprintln!("{} is valid", line.config.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let request = match line.command {
+        None => {
+            eprintln!("haidang-collector: name a command, such as serve; see --help");
+            return Ok(ExitCode::from(USAGE));
+        }
+        Some(Command::Serve) => return serve(config).map(|()| ExitCode::SUCCESS),
+        Some(Command::Token(command)) => match command {
+            TokenCommand::Create { agency, uses, expires, note } => {
+                AdminRequest::TokenCreate { agency, uses, expires_in_s: expires, note }
+            }
+            TokenCommand::List(OfAgency { agency }) => AdminRequest::TokenList { agency },
+            TokenCommand::Revoke { id } => AdminRequest::TokenRevoke { id },
+        },
+        Some(Command::Agent(command)) => match command {
+            AgentCommand::List(OfAgency { agency }) => AdminRequest::AgentList { agency },
+            AgentCommand::Revoke { agent } => AdminRequest::AgentRevoke { agent },
+            AgentCommand::Decide { agent, decision: Decision { keep: true, .. } } => {
+                AdminRequest::AgentKeep { agent }
+            }
+            AgentCommand::Decide { agent, .. } => AdminRequest::AgentRevoke { agent },
+        },
+        Some(Command::Roster(RosterCommand::Show(OfAgency { agency }))) => {
+            AdminRequest::RosterShow { agency }
+        }
+        Some(Command::Roster(RosterCommand::Import { file, prefixes, yes })) => {
+            return import(&config, file.as_deref(), prefixes.as_deref(), yes);
+        }
+        Some(Command::Backup { to }) => AdminRequest::Backup { to },
+    };
+    show(ask(&config.state_dir, &request)?)
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    telemetry::start();
+    raise_open_files(&config);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let collector = Collector::open(config)?;
+        let stop = CancellationToken::new();
+        let (reload, reloads) = mpsc::channel(1);
+        let signals = watch_signals(stop.clone(), reload)?;
+        tokio::select! {
+            result = collector.run(stop, reloads) => result,
+            () = signals => bail!("the signals can no longer be watched"),
+        }
+    })
+}
+
+/// Turns signals into the stop signal and requests to reload.
+fn watch_signals(
+    stop: CancellationToken,
+    reload: mpsc::Sender<()>,
+) -> anyhow::Result<impl Future<Output = ()>> {
+    let watched = "cannot watch signals";
+    let mut terminate = signal(SignalKind::terminate()).context(watched)?;
+    let mut interrupt = signal(SignalKind::interrupt()).context(watched)?;
+    let mut hang_up = signal(SignalKind::hangup()).context(watched)?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                Some(()) = terminate.recv() => stop.cancel(),
+                Some(()) = interrupt.recv() => stop.cancel(),
+                // One request that waits is enough.
+                Some(()) = hang_up.recv() => drop(reload.try_send(())),
+                else => return,
+            }
+        }
+    })
+}
+
+/// Every connection takes an open file, and the usual soft limit is 1,024.
+fn raise_open_files(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    let wanted = config.limits.connections_max as u64;
+    if let Some(allowed) = getrlimit(Resource::Nofile).current.filter(|allowed| *allowed < wanted) {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "fewer files may be open than limits.connections_max; raise LimitNOFILE"
+        );
+    }
+}
+
+fn import(
+    config: &Config,
+    file: Option<&Path>,
+    prefixes: Option<&Path>,
+    yes: bool,
+) -> anyhow::Result<ExitCode> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let named = |path: &Path| Ok::<_, anyhow::Error>((path.display().to_string(), read(path)?));
+    let files = match file {
+        None => None,
+        Some(file) => {
+            let (roster_name, roster) = named(file)?;
+            Some(RosterFiles { roster_name, roster, prefixes: prefixes.map(named).transpose()? })
+        }
+    };
+    let request = |agreed| AdminRequest::RosterImport { files: files.clone(), agreed };
+    match ask(&config.state_dir, &request(None))? {
+        AdminAnswer::Confirm { diff, version } => {
+            eprint!("{diff}");
+            if !yes && !agrees()? {
+                eprintln!("nothing was changed");
+                return Ok(ExitCode::FAILURE);
+            }
+            show(ask(&config.state_dir, &request(Some(version)))?)
+        }
+        answer => show(answer),
+    }
+}
+
+fn agrees() -> anyhow::Result<bool> {
+    eprint!("Put it in force, removals included? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "yes" | "Y"))
+}
+
+fn show(answer: AdminAnswer) -> anyhow::Result<ExitCode> {
+    match answer {
+        AdminAnswer::Done { output, note } => {
+            if !note.is_empty() {
+                eprintln!("{note}");
+            }
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(output.as_bytes()).context("cannot write the answer")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        AdminAnswer::Confirm { .. } => bail!("the collector asks back although nothing was asked"),
+        AdminAnswer::Refused { message } => bail!("{message}"),
+    }
+}
+
+/// Seconds of a duration such as `7d` or `12h`.
+fn seconds(text: &str) -> Result<u64, String> {
+    #[derive(serde::Deserialize)]
+    struct Span(#[serde(with = "humantime_serde")] std::time::Duration);
+    let value = serde_json::Value::String(text.to_owned());
+    let Span(duration) = serde_json::from_value(value)
+        .map_err(|_| format!("{text:?} is not a duration; write it like 7d, 12h or 30min"))?;
+    Ok(duration.as_secs())
+}

@@ -1,0 +1,245 @@
+//! The sets of tasks, and the small tasks that keep the collector in order.
+
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, anyhow};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::fleet::AgencyTransition;
+use crate::import::{Files, Imported, Importer};
+use crate::metrics::CollectorMetrics;
+use crate::snapshot::Snapshot;
+use crate::store::{Seen, Store};
+use std::sync::Arc;
+
+/// Transitions kept while the store is down: several for each agency of the nation.
+const TRANSITIONS_MAX: usize = 65_536;
+/// Wait before the store is tried again.
+const STORE_PAUSE: Duration = Duration::from_secs(2);
+/// Time between checkpoints of when agents were seen.
+const CHECKPOINT_PERIOD: Duration = Duration::from_secs(30);
+/// While the store is down, a checkpoint is tried this often: it shows that the store is back.
+const RETRY_PERIOD: Duration = Duration::from_secs(5);
+/// Time between prunings.
+const PRUNE_PERIOD: Duration = Duration::from_secs(3_600);
+
+/// Tasks with names. None of them may end before it is told to.
+#[derive(Default)]
+pub(super) struct Tasks {
+    set: JoinSet<(&'static str, anyhow::Result<()>)>,
+}
+
+impl Tasks {
+    pub(super) fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.set.spawn(async move {
+            task.await;
+            (name, Ok(()))
+        });
+    }
+
+    pub(super) fn spawn_fallible(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        self.set.spawn(async move { (name, task.await) });
+    }
+
+    pub(super) fn spawn_blocking(
+        &mut self,
+        name: &'static str,
+        task: impl FnOnce() + Send + 'static,
+    ) {
+        self.set.spawn_blocking(move || {
+            task();
+            (name, Ok(()))
+        });
+    }
+
+    /// Waits for a task that ends although it should not.
+    pub(super) async fn first_to_end(&mut self) -> anyhow::Error {
+        match self.set.join_next().await {
+            Some(Ok((name, Ok(())))) => anyhow!("the {name} task ended by itself"),
+            Some(Ok((name, Err(error)))) => error.context(format!("the {name} task failed")),
+            Some(Err(panic)) => anyhow::Error::new(panic).context("a task panicked"),
+            None => anyhow!("there is no task"),
+        }
+    }
+
+    /// Waits for all tasks, which have been told to end, and ends those that do not.
+    pub(super) async fn drain(mut self, grace: Duration) {
+        let all = async {
+            while let Some(ended) = self.set.join_next().await {
+                match ended {
+                    Ok((_, Ok(()))) => {}
+                    Ok((name, Err(error))) => {
+                        tracing::warn!(name, error = format!("{error:#}"), "a task ended badly");
+                    }
+                    Err(panic) => tracing::error!(%panic, "a task panicked"),
+                }
+            }
+        };
+        if tokio::time::timeout(grace, all).await.is_err() {
+            tracing::warn!(tasks = self.set.len(), "tasks had to be ended");
+            self.set.abort_all();
+        }
+    }
+}
+
+/// Keeps transitions in the store. Ends when the fleet's task has ended and all are kept, or
+/// cannot be.
+pub(super) async fn history(store: Store, mut batches: mpsc::Receiver<Vec<AgencyTransition>>) {
+    let mut waiting: Vec<AgencyTransition> = Vec::new();
+    loop {
+        let more = match waiting.is_empty() {
+            true => batches.recv().await,
+            false => tokio::select! {
+                batch = batches.recv() => batch,
+                () = tokio::time::sleep(STORE_PAUSE) => Some(Vec::new()),
+            },
+        };
+        let closed = more.is_none();
+        waiting.extend(more.unwrap_or_default());
+        let surplus = waiting.len().saturating_sub(TRANSITIONS_MAX);
+        if surplus > 0 {
+            tracing::error!(surplus, "transitions are lost: the store has been down too long");
+            waiting.drain(..surplus);
+        }
+        if !waiting.is_empty() {
+            match store.append_transitions(waiting.clone()).await {
+                Ok(()) => waiting.clear(),
+                Err(error) => tracing::warn!(%error, waiting = waiting.len(), "transitions wait"),
+            }
+        }
+        if closed {
+            if !waiting.is_empty() {
+                tracing::error!(lost = waiting.len(), "transitions could not be kept");
+            }
+            return;
+        }
+    }
+}
+
+/// Shows once a second how the store fares.
+pub(super) async fn vitals(store: Store, metrics: CollectorMetrics, stop: CancellationToken) {
+    let mut second = every(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = second.tick() => {}
+        }
+        let health = store.health();
+        match health.up {
+            true => metrics.store_written(health.lag),
+            false => metrics.store_failed(health.lag),
+        }
+    }
+}
+
+/// Keeps in the store when agents were last seen, and drops what is too old.
+pub(super) struct Keeper {
+    pub(super) store: Store,
+    pub(super) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(super) history_age_max: Duration,
+    pub(super) clock: Clock,
+}
+
+impl Keeper {
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut round = every(RETRY_PERIOD);
+        let (mut since_checkpoint, mut since_prune) = (Duration::ZERO, PRUNE_PERIOD);
+        let mut kept_until = SystemTime::UNIX_EPOCH;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = round.tick() => {}
+            }
+            since_checkpoint += RETRY_PERIOD;
+            since_prune += RETRY_PERIOD;
+            if since_checkpoint >= CHECKPOINT_PERIOD || !self.store.health().up {
+                since_checkpoint = Duration::ZERO;
+                self.checkpoint(&mut kept_until).await;
+            }
+            if since_prune >= PRUNE_PERIOD {
+                let oldest = self.clock.now().wall.checked_sub(self.history_age_max);
+                match self.store.prune(oldest.unwrap_or(SystemTime::UNIX_EPOCH)).await {
+                    Ok(more) => since_prune = if more { PRUNE_PERIOD } else { Duration::ZERO },
+                    Err(error) => tracing::debug!(%error, "nothing was pruned"),
+                }
+            }
+        }
+        self.checkpoint(&mut kept_until).await;
+    }
+
+    async fn checkpoint(&self, kept_until: &mut SystemTime) {
+        let snapshot = Arc::clone(&self.snapshot.borrow());
+        let seen: Vec<Seen> = snapshot
+            .agents
+            .iter()
+            .filter_map(|view| {
+                let last_heard = view.last_heard.filter(|heard| *heard >= *kept_until)?;
+                Some(Seen { agent: view.agent, last_heard, last_verified: view.last_verified })
+            })
+            .collect();
+        match self.store.checkpoint(seen).await {
+            Ok(()) => *kept_until = snapshot.taken_at,
+            Err(error) => tracing::debug!(%error, "no checkpoint was made"),
+        }
+    }
+}
+
+/// Reads the roster's files again whenever it is asked to.
+pub(super) async fn reload(
+    config: Config,
+    importer: Importer,
+    mut asked: mpsc::Receiver<()>,
+    clock: Clock,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Some(()) = asked.recv() => {}
+            // Nobody can ask any more: this is no reason to stop.
+            else => return stop.cancelled().await,
+        }
+        let outcome = reload_once(&config, &importer, clock.now().wall).await;
+        match outcome {
+            Ok(Imported::Same) => tracing::info!("the roster's files have not changed"),
+            Ok(Imported::InForce(_)) => {}
+            Ok(Imported::Unconfirmed { diff, .. }) => tracing::warn!(
+                removed = diff.removed.len(),
+                "the roster's file removes agencies; agree by haidang-collector roster import"
+            ),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "the roster's files are refused; the old roster stays in force"
+            ),
+        }
+    }
+}
+
+async fn reload_once(
+    config: &Config,
+    importer: &Importer,
+    at: SystemTime,
+) -> anyhow::Result<Imported> {
+    let files = Files::read(config)?;
+    importer.import(files, None, "file", at).await.context("cannot import the roster")
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
