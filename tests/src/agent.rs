@@ -109,7 +109,7 @@ impl AgentPlan {
         if self.tempo == Tempo::Short {
             // Two cores under many agents and a debug build lag more than an office's machine.
             text += "\n[verdict]\nkernel_confirm = \"500ms\"\nrecovering = \"2s\"\n\
-                     quality_window = \"6s\"\nstarved_lag = \"400ms\"\nwarm_up = \"2s\"\n";
+                     quality_window = \"10s\"\nstarved_lag = \"400ms\"\nwarm_up = \"2s\"\n";
         }
         text
     }

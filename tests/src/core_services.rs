@@ -5,8 +5,10 @@
 //! answer. The service answers 200, echoes the `haidang-nonce` request header and tells in
 //! `haidang-seen-source` which address it was asked from.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -16,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tokio::task::JoinHandle;
 
 use crate::netns::Netns;
+use crate::wait;
 
 /// The request header whose value the service gives back.
 const NONCE: HeaderName = HeaderName::from_static("haidang-nonce");
@@ -24,6 +27,8 @@ const SEEN_SOURCE: HeaderName = HeaderName::from_static("haidang-seen-source");
 /// A query of a stub resolver fits (RFC 1035, 4.2.1).
 const QUERY_BYTES_MAX: usize = 512;
 const DNS_HEADER_BYTES: usize = 12;
+/// How long a port may stay taken after its server was stopped.
+const PORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the resolver does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +69,7 @@ impl CoreServer {
     pub async fn resolve(&mut self, mode: ResolverMode) -> Result<()> {
         self.stop().await;
         if let ResolverMode::Answers(answer) = mode {
-            let socket = self.core.inside(|| UdpSocket::bind(self.address))?;
-            let socket = socket.with_context(|| format!("bind {}", self.address))?;
+            let socket = self.open(UdpSocket::bind).await?;
             socket.set_nonblocking(true).context("set the resolver's socket to non-blocking")?;
             let socket = tokio::net::UdpSocket::from_std(socket).context("register a socket")?;
             self.running = Some(tokio::spawn(resolve(socket, answer)));
@@ -80,8 +84,7 @@ impl CoreServer {
     pub async fn serve(&mut self, mode: ServiceMode) -> Result<()> {
         self.stop().await;
         if let ServiceMode::Answers(status) = mode {
-            let listener = self.core.inside(|| TcpListener::bind(self.address))?;
-            let listener = listener.with_context(|| format!("listen on {}", self.address))?;
+            let listener = self.open(TcpListener::bind).await?;
             listener.set_nonblocking(true).context("set the service's socket to non-blocking")?;
             let listener =
                 tokio::net::TcpListener::from_std(listener).context("register a socket")?;
@@ -93,6 +96,22 @@ impl CoreServer {
             }));
         }
         Ok(())
+    }
+
+    /// Opens a socket in the core. A program that is just being started holds a copy of every
+    /// socket of ours until it is executed, so a port may be taken for a moment after it closed.
+    async fn open<T: Send>(&self, bind: impl Fn(SocketAddr) -> io::Result<T> + Sync) -> Result<T> {
+        let awaited = format!("a free port at {}", self.address);
+        let (socket, _) = wait::until(&awaited, PORT_TIMEOUT, || {
+            let bound = self.core.inside(|| bind(self.address));
+            std::future::ready(match bound {
+                Ok(Ok(socket)) => Ok(socket),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(error) => Err(format!("{error:#}")),
+            })
+        })
+        .await?;
+        Ok(socket)
     }
 
     /// Ends it and waits until its port is closed.

@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 /// The samples of one scrape.
 #[derive(Debug, Default)]
 pub struct Exposition {
+    /// Families that a `# TYPE` line declares, samples or not.
+    declared: BTreeSet<String>,
     samples: Vec<Sample>,
 }
 
@@ -32,7 +34,9 @@ impl Exposition {
         let samples = lines
             .map(|line| sample(line).with_context(|| format!("the sample line {line:?}")))
             .collect::<Result<_>>()?;
-        Ok(Self { samples })
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let declared = types.filter_map(|line| line.split(' ').next()).map(Into::into).collect();
+        Ok(Self { declared, samples })
     }
 
     /// The samples of a metric whose labels include these.
@@ -61,9 +65,11 @@ impl Exposition {
         if ones.next().is_some() { None } else { one.labels.get(label).map(String::as_str) }
     }
 
-    /// The names of all metrics.
+    /// The names of all metrics: those with samples, and those declared that have none now, such
+    /// as the cause of an outage while there is no outage.
     pub fn names(&self) -> BTreeSet<&str> {
-        self.samples.iter().map(|sample| sample.name.as_str()).collect()
+        let sampled = self.samples.iter().map(|sample| sample.name.as_str());
+        sampled.chain(self.declared.iter().map(String::as_str)).collect()
     }
 
     /// How many samples there are.
@@ -124,10 +130,11 @@ mod tests {
 
     #[test]
     fn samples_are_read_with_their_labels() {
-        let text = "# HELP up Whether.\nup{job=\"a b\",note=\"\\\"x\\\"\"} 1\nidle 2.5e-1\n";
+        let text = "# HELP up Whether.\n# TYPE down gauge\nup{job=\"a b\",note=\"\\\"x\\\"\"} 1\nidle 2.5e-1\n";
         let read = Exposition::parse(text).expect("well formed");
         assert_eq!(read.label_of_one("up", &[("job", "a b")], "note"), Some("\"x\""));
         assert_eq!(read.find("idle", &[]).next().map(|sample| sample.value), Some(0.25));
+        assert_eq!(read.names(), BTreeSet::from(["down", "idle", "up"]));
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn is_refused(plan: &AgentPlan, code: &str, because: &str) {
     assert!(!status.success(), "{code} was accepted");
     let sentence = said.trim();
     assert!(sentence.contains(because), "{sentence:?} does not say {because:?}");
-    assert!(!sentence.contains("haidang1."), "the code is repeated: {sentence}");
+    assert!(!sentence.contains(code), "the code is repeated: {sentence}");
     assert!(!sentence.to_lowercase().contains("panic"), "{sentence}");
     let secrets = files_below(&plan.state_dir())
         .into_iter()

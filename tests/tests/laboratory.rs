@@ -99,8 +99,8 @@ async fn agent_says(scenario: &Scenario, agent: &Agent) -> Result<Duration> {
 /// State and cause, as the agent tells them over its socket.
 async fn verdict(agent: &Agent) -> Result<(String, String)> {
     let status = agent.status().await?;
-    let text = |key: &str| status["verdict"][key].as_str().map(str::to_owned);
-    let Some(state) = text("state") else { bail!("its status has no verdict: {status}") };
+    let text = |key: &str| status["path"][key].as_str().map(str::to_owned);
+    let Some(state) = text("state") else { bail!("its status has no state: {status}") };
     Ok((state, text("cause").unwrap_or_default()))
 }
 

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine};
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "haidang1.";
@@ -74,7 +74,14 @@ impl FromStr for EnrolmentCode {
             return Err(Encoding);
         }
         let encoded = text.strip_prefix(PREFIX).ok_or(Prefix)?;
-        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(encoded).map_err(|_| Encoding)?);
+        let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|error| match error {
+            DecodeError::InvalidByte(..) => Encoding,
+            // What is left after a cut need not be base64 any more.
+            DecodeError::InvalidLength(_)
+            | DecodeError::InvalidLastSymbol { .. }
+            | DecodeError::InvalidPadding => Damaged,
+        });
+        let bytes = Zeroizing::new(bytes?);
         let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(Damaged)?;
         if crc(body) != u32::from_be_bytes(*checksum) {
             return Err(Damaged);
@@ -139,8 +146,9 @@ mod tests {
     #[test]
     fn every_truncation_is_noticed() {
         let text = code().reveal();
-        for end in 0..text.len() {
-            assert!(text[..end].parse::<EnrolmentCode>().is_err(), "cut at {end}");
+        for end in PREFIX.len()..text.len() {
+            let cut = text[..end].parse::<EnrolmentCode>();
+            assert_eq!(cut, Err(EnrolmentCodeError::Damaged), "cut at {end}");
         }
     }
 
