@@ -63,7 +63,10 @@ impl Monitoring {
         prometheus
             .arg(format!("--config.file={}", config.display()))
             .arg(format!("--storage.tsdb.path={}", directory.join("prometheus-data").display()))
-            .arg(format!("--web.listen-address={}", plan.prometheus));
+            .arg(format!("--web.listen-address={}", plan.prometheus))
+            // What fires before Prometheus has found Alertmanager is lost until it is sent again;
+            // the default of a minute would be all that a test measures.
+            .arg("--rules.alert.resend-delay=2s");
         let prometheus = start("prometheus", &mut prometheus, directory)?;
         let mut alertmanager = plan.command("prometheus-alertmanager");
         alertmanager

@@ -19,6 +19,8 @@ async fn a_cut_agency_is_named_to_the_webhook_and_resolved_when_it_heals() {
     let path = AlertPath::build(Tempo::Short).await;
     let mut path = path.unwrap_or_else(|error| panic!("{error:#}"));
     let name = prefixes::name_of(CUT_AGENCY).expect("it is in the roster");
+    // The authority of a district or commune, not the place, is what is cut off.
+    let name = format!("UBND {name}");
 
     let (alert, told) =
         path.cut(Cut::Core, DEADLINE).await.unwrap_or_else(|error| panic!("{error:#}"));
