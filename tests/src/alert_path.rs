@@ -11,6 +11,7 @@ use crate::collector::Tempo;
 use crate::fault::Cut;
 use crate::laboratory::{HTTP, Laboratory, Seat};
 use crate::monitoring::{Monitoring, MonitoringPlan};
+use crate::wait;
 use crate::webhook::{Alert, Webhook};
 
 /// The agency that is cut: Gia Lâm district.
@@ -80,11 +81,19 @@ impl AlertPath {
         self.told("resolved", deadline).await
     }
 
-    /// Waits until the collector shows the agency connected.
+    /// Waits until the agent itself, past its warm-up or recovery, and the collector say
+    /// connected: a cut before that is measured from nowhere.
     ///
     /// # Errors
-    /// When it does not in time.
+    /// When they do not in time.
     pub async fn connected(&self, deadline: Duration) -> Result<()> {
+        let agent = &self.laboratory.agencies[0].agent;
+        wait::until("the agent's own word that it is connected", deadline, || async {
+            let status = agent.status().await.map_err(|error| format!("{error:#}"))?;
+            let state = &status["path"]["state"];
+            if state == "connected" { Ok(()) } else { Err(state.to_string()) }
+        })
+        .await?;
         let seen = self.laboratory.seen();
         seen.until(CUT_AGENCY, deadline, |agency| agency.state == "connected").await?;
         Ok(())

@@ -22,6 +22,7 @@ async fn a_cut_agency_is_named_to_the_webhook_and_resolved_when_it_heals() {
     // The authority of a district or commune, not the place, is what is cut off.
     let name = format!("UBND {name}");
 
+    path.connected(DEADLINE).await.unwrap_or_else(|error| panic!("{error:#}"));
     let (alert, told) =
         path.cut(Cut::Core, DEADLINE).await.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(alert.labels["name"], name);

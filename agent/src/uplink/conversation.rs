@@ -33,11 +33,11 @@ use super::session::{CallError, Session};
 use super::{ConnectError, Standing, Uplink, backoff, chain, connector, recovery, speaker};
 
 /// Longest wait for the answer to a report.
-const REPORT_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const REPORT_DEADLINE: Duration = Duration::from_secs(5);
 /// The same while the probes say that the path is down: the fallback is waiting.
 const REPORT_DEADLINE_DOWN: Duration = Duration::from_secs(2);
 /// Longest wait until a batch is durable.
-const DELIVERY_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DELIVERY_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest wait for a new certificate.
 const RENEWAL_DEADLINE: Duration = Duration::from_secs(10);
 /// A change of verdict or flags is reported at once, but not more often than this.
@@ -297,9 +297,10 @@ impl<'a> Conversation<'a> {
             }
         }
         let waits = self.uplink.keeper.status().waiting_records > 0;
-        // Not before this connection has carried a report: the present comes first.
+        // Not before this connection has carried a report of the present state: that comes first.
         let is_proved = matches!(self.uplink.status.borrow().standing, Standing::Reporting(_));
-        if self.session.is_some() && is_proved && waits && self.delivery.at <= now {
+        let is_told = self.uplink.live.watch().borrow().changes == self.changes_told;
+        if self.session.is_some() && is_proved && is_told && waits && self.delivery.at <= now {
             return self.deliver().await;
         }
         None
@@ -326,7 +327,14 @@ impl<'a> Conversation<'a> {
         let journal = self.uplink.keeper.status();
         let report = self.uplink.reporter.assemble(view, journal, versions, host, moment);
         self.last_report = moment.boottime;
-        match session.report(report, deadline).await {
+        let mut present = self.uplink.live.watch();
+        let answer = tokio::select! {
+            answer = session.report(report, deadline) => answer,
+            () = went_down(&mut present, verdict.family()) => {
+                Err(CallError::Failed("no answer while the path went down".into()))
+            }
+        };
+        match answer {
             Ok(reply) => {
                 self.changes_told = changes;
                 self.is_full_report_wanted = reply.full_report_wanted;
@@ -413,7 +421,16 @@ impl<'a> Conversation<'a> {
             return None;
         };
         let (journal_id, first_seq) = (batch.journal_id, batch.first_seq);
-        match session.deliver(batch, DELIVERY_DEADLINE).await {
+        let mut present = self.uplink.live.watch();
+        let answer = tokio::select! {
+            answer = session.deliver(batch, DELIVERY_DEADLINE) => answer,
+            // The present goes first. Should the batch have arrived, sending it again is harmless.
+            () = differs(&mut present, self.changes_told) => {
+                self.delivery.at = now + DELIVERY_PAUSE;
+                return None;
+            }
+        };
+        match answer {
             Ok(acknowledged) => {
                 self.uplink.keeper.acknowledge(journal_id, acknowledged).await;
                 match acknowledged >= first_seq {
@@ -533,6 +550,27 @@ async fn finished(attempt: &mut Option<Attempt>) -> (usize, Target, Result<Sessi
         Some(attempt) => attempt.await,
         None => std::future::pending().await,
     }
+}
+
+/// Waits until the present state has changes beyond those told.
+async fn differs(present: &mut watch::Receiver<View>, told: u64) {
+    if present.wait_for(|view| view.changes != told).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits until the path, not known to be down when a report was sent, is down for as long as a
+/// report then may take. Never ends for one that was sent as a report of a broken path: its own
+/// deadline is as short.
+async fn went_down(present: &mut watch::Receiver<View>, sent: Family) {
+    if sent == Family::Down || present.wait_for(is_down).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(REPORT_DEADLINE_DOWN).await;
+}
+
+fn is_down(view: &View) -> bool {
+    view.verdict.family() == Family::Down
 }
 
 /// Waits for a change; for ever once whoever writes is gone, which the stop signal follows.

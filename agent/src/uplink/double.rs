@@ -34,6 +34,9 @@ pub(crate) struct State {
     pub(crate) renewals: u32,
     pub(crate) recoveries: u32,
     pub(crate) refusal: Option<Refusal>,
+    /// Calls that are never answered, as on a path that became a black hole.
+    pub(crate) unanswered: Unanswered,
+    pub(crate) swallowed: u32,
     pub(crate) settings: Option<Settings>,
     pub(crate) trust_bundle: Option<TrustBundle>,
     /// Whom certificates are made out to.
@@ -41,6 +44,15 @@ pub(crate) struct State {
     /// Instead of the certificate that the request asks for.
     pub(crate) foreign_chain: Option<Vec<Vec<u8>>>,
     pub(crate) endpoint: String,
+}
+
+/// Which calls are never answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Unanswered {
+    #[default]
+    None,
+    Deliveries,
+    All,
 }
 
 /// A listener with its connections; dropped, it is gone.
@@ -70,6 +82,8 @@ pub(crate) fn state(authority: &Arc<Authority>) -> Shared {
         renewals: 0,
         recoveries: 0,
         refusal: None,
+        unanswered: Unanswered::None,
+        swallowed: 0,
         settings: None,
         trust_bundle: None,
         agent: AGENT.into(),
@@ -159,6 +173,17 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Goes on unless such calls are not answered.
+    async fn answers(&self, unanswered: &[Unanswered]) {
+        let now = self.0.lock().unwrap().unanswered;
+        if unanswered.contains(&now) {
+            self.0.lock().unwrap().swallowed += 1;
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 impl State {
     fn chain(&self, csr: &[u8]) -> Vec<Vec<u8>> {
         let signed = || vec![self.authority.sign(csr, &self.agent).to_vec()];
@@ -173,6 +198,7 @@ impl ReportingService for Service {
         request: Request<wire::ReportRequest>,
     ) -> Result<Response<wire::ReportResponse>, Status> {
         let report = Report::try_from(request.into_inner()).unwrap();
+        self.answers(&[Unanswered::All]).await;
         self.check()?;
         let mut state = self.0.lock().unwrap();
         let differs = |settings: &Settings| settings.version != report.settings_version;
@@ -194,6 +220,7 @@ impl ReportingService for Service {
         &self,
         request: Request<wire::DeliverRequest>,
     ) -> Result<Response<wire::DeliverResponse>, Status> {
+        self.answers(&[Unanswered::All, Unanswered::Deliveries]).await;
         self.check()?;
         let delivery = Delivery::try_from(request.into_inner()).unwrap();
         let acknowledged_seq = delivery.records.last().map_or(0, |record| record.seq);

@@ -3,12 +3,13 @@ use std::thread::JoinHandle;
 
 use haidang_proto::model::record::{Event, Moment};
 use haidang_proto::model::refusal::Refusal;
-use haidang_proto::model::report::TrustBundle;
+use haidang_proto::model::report::{Report, TrustBundle};
 use haidang_proto::model::settings::Settings;
 use haidang_proto::model::verdict::{DownCause, Verdict};
 use tokio::task::JoinSet;
 
-use super::double::{Double, Serves, Shared, state};
+use super::conversation::{DELIVERY_DEADLINE, REPORT_DEADLINE};
+use super::double::{Double, Serves, Shared, Unanswered, state};
 use super::*;
 use crate::identity::Replace;
 use crate::identity::tests::Authority;
@@ -165,6 +166,43 @@ async fn a_change_is_reported_at_once_with_its_counts() {
         state.reports.iter().find(|report| report.connectivity.verdict == down).cloned()
     });
     assert_eq!(told.await.connectivity.quality.sent, 2);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_hangs_holds_up_no_change() {
+    let (authority, double) = one_double().await;
+    double.state.lock().unwrap().unanswered = Unanswered::Deliveries;
+    let agent = Agent::enrolled(&authority, &[double.address], &[]);
+    let at = agent.clock.moment();
+    agent.keeper.append(at, outage(at));
+    seen(&double.state, |state| (state.swallowed > 0).then_some(())).await;
+    let begun = tokio::time::Instant::now();
+    let down = Verdict::Disconnected(DownCause::LinkDown);
+    agent.live.observe(down, at, Default::default(), Vec::new(), &Default::default());
+    let is_told = |report: &Report| report.connectivity.verdict == down;
+    seen(&double.state, |state| state.reports.iter().any(is_told).then_some(())).await;
+    assert!(begun.elapsed() < DELIVERY_DEADLINE, "it waited for the delivery");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_report_that_hangs_is_given_up_soon_after_the_path_went_down() {
+    let authority = Arc::new(Authority::new());
+    let (direct, detour) = (state(&authority), state(&authority));
+    let dedicated = Double::start(Serves::Reporting, &direct, COLLECTOR).await;
+    let fallback = Double::start(Serves::Reporting, &detour, COLLECTOR).await;
+    let mut agent = Agent::enrolled(&authority, &[dedicated.address], &[fallback.address]);
+    agent.standing(|status| matches!(status.standing, Standing::Reporting(_))).await;
+    direct.lock().unwrap().unanswered = Unanswered::All;
+    seen(&direct, |state| (state.swallowed > 0).then_some(())).await;
+    let begun = tokio::time::Instant::now();
+    let down = Verdict::Disconnected(DownCause::CoreUnreachable);
+    let at = agent.clock.moment();
+    agent.live.observe(down, at, Default::default(), Vec::new(), &Default::default());
+    let is_told = |report: &Report| report.connectivity.verdict == down;
+    seen(&detour, |state| state.reports.iter().any(is_told).then_some(())).await;
+    assert!(begun.elapsed() < REPORT_DEADLINE, "it waited out the whole deadline");
     agent.stop().await;
 }
 

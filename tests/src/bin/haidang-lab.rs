@@ -217,9 +217,9 @@ async fn measure(runs: usize, cut: Cut) -> Result<()> {
     let times = |quantity: &str| Times { quantity: quantity.into(), runs: Vec::new() };
     let (mut told, mut resolved) = (times("cut → webhook"), times("heal → resolved"));
     for run in 1..=runs {
+        path.connected(MEASURE_DEADLINE).await?;
         let (_, cut_told) = path.cut(cut, MEASURE_DEADLINE).await?;
         let (_, heal_told) = path.heal(MEASURE_DEADLINE).await?;
-        path.connected(MEASURE_DEADLINE).await?;
         println!("run {run}: cut → webhook {cut_told:.1?}, heal → resolved {heal_told:.1?}");
         told.runs.push(cut_told);
         resolved.runs.push(heal_told);
