@@ -187,6 +187,14 @@ impl Agent {
             .with_context(|| format!("status --json of {}: {}", self.plan.agency, error.trim()))
     }
 
+    /// Stops it cleanly and starts it again: what it remembered of its path is gone.
+    ///
+    /// # Errors
+    /// When it does not stop in time, or cannot be started.
+    pub async fn restart(self) -> Result<Self> {
+        Self::start(self.stop().await?)
+    }
+
     /// The process.
     pub fn process(&mut self) -> &mut Program {
         &mut self.process

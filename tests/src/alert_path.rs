@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::collector::Tempo;
 use crate::fault::Cut;
-use crate::laboratory::{HTTP, Laboratory, Seat};
+use crate::laboratory::{HTTP, Laboratory, Seat, Selector};
 use crate::monitoring::{Monitoring, MonitoringPlan};
 use crate::wait;
 use crate::webhook::{Alert, Webhook};
@@ -43,7 +43,12 @@ impl AlertPath {
     /// # Errors
     /// Without root or programs, in a sentence; or when a part does not start.
     pub async fn build(tempo: Tempo) -> Result<Self> {
-        let seat = |agency: &str| Seat { agency: agency.into(), internet: true, gateway: true };
+        let seat = |agency: &str| Seat {
+            agency: agency.into(),
+            internet: true,
+            gateway: true,
+            selector: Selector::Name,
+        };
         let agencies = [CUT_AGENCY].into_iter().chain(OTHER_AGENCIES);
         let laboratory = Laboratory::build(&agencies.map(seat).collect::<Vec<_>>(), tempo).await?;
         let core = &laboratory.network.core;
@@ -96,6 +101,18 @@ impl AlertPath {
         .await?;
         let seen = self.laboratory.seen();
         seen.until(CUT_AGENCY, deadline, |agency| agency.state == "connected").await?;
+        Ok(())
+    }
+
+    /// Restarts the agent of [`CUT_AGENCY`], so that an earlier cut does not make the next one a
+    /// flapping path.
+    ///
+    /// # Errors
+    /// When it does not stop or start.
+    pub async fn forget(&mut self) -> Result<()> {
+        let mut place = self.laboratory.agencies.remove(0);
+        place.agent = place.agent.restart().await?;
+        self.laboratory.agencies.insert(0, place);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core_services::{ResolverMode, ServiceMode};
 use crate::relay::{Impairment, Impairments};
-use crate::topology::{DEDICATED, Site};
+use crate::topology::{DEDICATED, SECOND_ANCHOR, Site};
 
 /// What a lying resolver answers: an Internet address (RFC 5737).
 const LIE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
@@ -49,24 +49,36 @@ pub enum Cut {
     Pmtu,
     /// Delay and jitter above the thresholds, and some loss.
     Slow,
+    /// The gateway ignores ICMP; it forwards as before.
+    GwDeaf,
+    /// ICMP is filtered everywhere on the way; TCP and UDP pass.
+    Icmp,
+    /// The second anchor is dead.
+    Anchor,
+    /// Losses in runs on the way back, none on the way out.
+    LossBack,
+    /// A lease renewed with another address of the agency.
+    Lease,
+    /// The interface gets another name.
+    Rename,
+    /// The interface is replaced by another one of the same name, as with a new network card.
+    Replace,
+    /// The machine forwards between its interfaces.
+    Forward,
+    /// The dedicated interface and the one to the Internet become ports of one bridge.
+    Bridge,
 }
 
 /// A long detour over a full line, in one direction; below the shortened echo deadline.
 const SLOW: Impairments = Impairments {
-    to_core: Impairment {
-        delay_ms: 210,
-        jitter_ms: 60,
-        loss_ratio: 0.04,
-        loss_run_mean: 0.0,
-        packet_bytes_max: 0,
-    },
-    to_site: Impairment {
-        delay_ms: 0,
-        jitter_ms: 0,
-        loss_ratio: 0.0,
-        loss_run_mean: 0.0,
-        packet_bytes_max: 0,
-    },
+    to_core: Impairment { delay_ms: 210, jitter_ms: 60, loss_ratio: 0.04, ..Impairment::NONE },
+    to_site: Impairment::NONE,
+};
+
+/// Back from the core one packet in five is lost, in runs.
+const LOSS_BACK: Impairments = Impairments {
+    to_core: Impairment::NONE,
+    to_site: Impairment { loss_ratio: 0.2, loss_run_mean: 2.0, ..Impairment::NONE },
 };
 
 impl Site {
@@ -81,11 +93,7 @@ impl Site {
             Cut::Peer => self.wan.ip(&format!("link set {gateway_device} down\n")),
             Cut::Addr => self.netns.ip("addr flush dev eth0\n"),
             Cut::Route => self.netns.ip(&format!("route del {DEDICATED}\n")),
-            Cut::Gw => self.wan.nft(&format!(
-                "table ip cut{gateway_device} {{ chain in {{ \
-                 type filter hook prerouting priority -300; \
-                 iifname \"{gateway_device}\" drop; }}; }}\n"
-            )),
+            Cut::Gw => self.drop_in_wan("prerouting", ""),
             Cut::GwArp => self
                 .wan
                 .ip(&format!("link set {gateway_device} arp off\n"))
@@ -112,6 +120,35 @@ impl Site {
                 self.relay.impair(self.octet(), SLOW);
                 Ok(())
             }
+            Cut::LossBack => {
+                self.relay.impair(self.octet(), LOSS_BACK);
+                Ok(())
+            }
+            Cut::GwDeaf => self.drop_in_wan("input", "ip protocol icmp"),
+            Cut::Icmp => self.drop_in_wan("prerouting", "ip protocol icmp"),
+            Cut::Anchor => self.drop_in_wan("prerouting", &format!("ip daddr {SECOND_ANCHOR}")),
+            Cut::Lease => self.netns.ip(&format!(
+                "addr flush dev eth0\naddr add {address} dev eth0\n{route}",
+                address = self.other_address(),
+                route = self.route_lines("eth0"),
+            )),
+            Cut::Rename => self.netns.ip(&format!(
+                "link set eth0 down\nlink set eth0 name lan0\nlink set lan0 up\n\
+                 addr replace {}/24 dev lan0\n{}",
+                self.address(),
+                self.route_lines("lan0")
+            )),
+            Cut::Replace => {
+                self.netns.ip("link del eth0\n").and_then(|()| self.connect_dedicated())
+            }
+            Cut::Forward => self.netns.set_sysctl("net/ipv4/ip_forward", "1"),
+            Cut::Bridge => self.netns.ip(&format!(
+                "link add br0 type bridge\nlink set br0 up\n\
+                 addr flush dev eth0\nlink set eth0 master br0\nlink set eth1 master br0\n\
+                 addr add {}/24 dev br0\n{}",
+                self.address(),
+                self.route_lines("br0")
+            )),
         };
         self.cuts.push(cut);
         done
@@ -132,7 +169,27 @@ impl Site {
                     self.wan.ip(&format!("link set {gateway_device} arp on\n"))?;
                     self.netns.ip("neigh flush dev eth0\n")?;
                 }
-                Cut::Core | Cut::Pmtu | Cut::Slow => self.relay.heal(self.octet()),
+                Cut::Core | Cut::Pmtu | Cut::Slow | Cut::LossBack => {
+                    self.relay.heal(self.octet());
+                }
+                Cut::GwDeaf | Cut::Icmp | Cut::Anchor => {
+                    self.wan.nft(&format!("delete table ip cut{gateway_device}\n"))?;
+                }
+                Cut::Lease => {
+                    self.netns.ip("addr flush dev eth0\n")?;
+                    self.restore_interface()?;
+                }
+                Cut::Rename => {
+                    self.netns.ip("link set lan0 down\nlink set lan0 name eth0\n")?;
+                    self.restore_interface()?;
+                }
+                // What replaced the old interface is as good.
+                Cut::Replace => {}
+                Cut::Forward => self.netns.set_sysctl("net/ipv4/ip_forward", "0")?,
+                Cut::Bridge => {
+                    self.netns.ip("link del br0\n")?;
+                    self.restore_interface()?;
+                }
                 Cut::CoreUnreach => self.wan.ip(&format!(
                     "rule del from {prefix} to 198.18.0.0/22 priority 100 unreachable\n"
                 ))?,
@@ -142,13 +199,27 @@ impl Site {
         Ok(())
     }
 
+    /// The gateway drops what matches of the packets that come from the site.
+    fn drop_in_wan(&self, hook: &str, matches: &str) -> Result<()> {
+        let device = self.wan_device();
+        self.wan.nft(&format!(
+            "table ip cut{device} {{ chain in {{ type filter hook {hook} priority -300; \
+             iifname \"{device}\" {matches} drop; }}; }}\n"
+        ))
+    }
+
     /// The interface, its address and its route, whichever of them was lost.
     fn restore_interface(&self) -> Result<()> {
-        let (address, gateway) = (self.address(), self.gateway());
-        self.netns.ip(&format!(
-            "link set eth0 up\n\
-             addr replace {address}/24 dev eth0\n\
-             route replace {DEDICATED} via {gateway} dev eth0\n"
-        ))
+        let (address, route) = (self.address(), self.route_lines("eth0"));
+        self.netns.ip(&format!("link set eth0 up\naddr replace {address}/24 dev eth0\n{route}"))
+    }
+
+    fn route_lines(&self, device: &str) -> String {
+        format!("route replace {DEDICATED} via {} dev {device}\n", self.gateway())
+    }
+
+    /// Another address of the agency, with its prefix length.
+    fn other_address(&self) -> String {
+        format!("198.18.{}.20/24", self.octet())
     }
 }

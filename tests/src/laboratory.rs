@@ -44,6 +44,19 @@ pub struct Seat {
     pub internet: bool,
     /// Whether the roster names its gateway.
     pub gateway: bool,
+    /// How its agent finds the dedicated interface.
+    pub selector: Selector,
+}
+
+/// How an agent finds the dedicated interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Selector {
+    /// By the name that it has at the beginning.
+    #[default]
+    Name,
+    /// By an address inside the agency's prefix.
+    Prefix,
 }
 
 /// A running laboratory. Its parts end in this order when it is dropped.
@@ -201,7 +214,10 @@ fn start_agent(
         agency: seat.agency.clone(),
         directory: directory.join(&seat.agency),
         netns: Some(Arc::clone(&site.netns)),
-        interface: "{ name = \"eth0\" }".into(),
+        interface: match seat.selector {
+            Selector::Name => "{ name = \"eth0\" }".into(),
+            Selector::Prefix => format!("{{ prefix = \"{}\" }}", site.prefix()),
+        },
         prefix: site.prefix(),
         network_prefix: DEDICATED.parse().context("the dedicated prefix")?,
         gateway: Some(site.gateway().into()),

@@ -1,7 +1,7 @@
 //! The harness of the tests and the network laboratory.
 //!
 //! From the bottom up: namespaces and devices (`netns`, `tun`, `relay`), what stands in the core
-//! (`core_services`), the network and its faults (`topology`, `fault`), real programs (`program`,
+//! (`core_services`), the network and its faults (`topology`, `fault`, `process_fault`), real programs (`program`,
 //! `binaries`, `collector`, `agent`, `monitoring`, `webhook`), what is read from them (`web`,
 //! `exposition`, `expressions`), and whole worlds: `laboratory` and `alert_path` in namespaces, `loopback`
 //! without root. `forward` and `control` make a laboratory usable from a shell.
@@ -12,6 +12,7 @@ pub mod relay;
 pub mod core_services;
 pub mod topology;
 pub mod fault;
+pub mod process_fault;
 pub mod wait;
 pub mod program;
 pub mod binaries;

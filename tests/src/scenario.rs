@@ -4,14 +4,17 @@
 //! | key | meaning |
 //! |---|---|
 //! | `about` | what happens, in words |
-//! | `cut` | the fault, see [`Cut`] |
+//! | `cut` | the fault of the network, see [`Cut`]; absent when there is none |
+//! | `process` | a fault of the agent's process, see [`ProcessFault`] |
 //! | `internet` | whether the site has a second way: the fallback listener and the leak |
 //! | `gateway` | whether the roster names the site's gateway, so that the core checks it |
+//! | `selector` | how the agent finds the interface: by `name` or by `prefix` |
+//! | `stays` | for so long the agent says nothing but the expected states, from the cut on |
 //! | `deadline` | generous; the measured time is a figure, this is a bound |
 //! | `full_length` | runs only in the recorded run: it needs timers that nothing shortens |
-//! | `agent.state`, `agent.causes` | the agent's own verdict; any of the causes, none when empty |
+//! | `agent.states`, `agent.causes` | any of these verdicts, and any of the causes; absent when the agent cannot be asked |
 //! | `agency.states`, `agency.causes` | any of these at the collector |
-//! | `flags` | flags that the collector shows while it stands |
+//! | `flags`, `no_flags` | flags that the collector shows while it stands, and that it does not |
 
 use std::fs;
 use std::path::Path;
@@ -22,6 +25,8 @@ use serde::Deserialize;
 
 use crate::binaries::repository;
 use crate::fault::Cut;
+use crate::laboratory::Selector;
+use crate::process_fault::ProcessFault;
 
 /// One scenario.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,35 +37,46 @@ pub struct Scenario {
     pub name: String,
     /// What happens, in words.
     pub about: String,
-    /// The fault.
-    pub cut: Cut,
+    /// The fault of the network.
+    pub cut: Option<Cut>,
+    /// The fault of the agent's process.
+    pub process: Option<ProcessFault>,
     /// Whether the site has a second way.
     #[serde(default)]
     pub internet: bool,
     /// Whether the roster names the site's gateway.
     #[serde(default)]
     pub gateway: bool,
+    /// How the agent finds the interface.
+    #[serde(default)]
+    pub selector: Selector,
+    /// For so long the agent says nothing but the expected states.
+    #[serde(default, with = "humantime_serde")]
+    pub stays: Option<Duration>,
     /// Bound of each of the two waits.
     #[serde(with = "humantime_serde")]
     pub deadline: Duration,
     /// Only in the recorded run.
     #[serde(default)]
     pub full_length: bool,
-    /// What the agent says.
-    pub agent: AgentExpected,
+    /// What the agent says, where it can be asked.
+    pub agent: Option<AgentExpected>,
     /// What the collector says.
     pub agency: AgencyExpected,
     /// Flags at the collector.
     #[serde(default)]
     pub flags: Vec<String>,
+    /// Flags that the collector does not show.
+    #[serde(default)]
+    pub no_flags: Vec<String>,
 }
 
 /// What the agent says of itself.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentExpected {
-    /// The verdict's state.
-    pub state: String,
+    /// Any of these states.
+    pub states: Vec<String>,
     /// Any of these causes.
     #[serde(default)]
     pub causes: Vec<String>,
@@ -110,7 +126,7 @@ mod tests {
     fn every_scenario_file_loads() {
         let scenarios = all().expect("all files load");
         for cut in [Cut::Link, Cut::Route, Cut::Gw, Cut::Core, Cut::Dns, Cut::Svc] {
-            assert!(scenarios.iter().any(|scenario| scenario.cut == cut), "{cut:?}");
+            assert!(scenarios.iter().any(|scenario| scenario.cut == Some(cut)), "{cut:?}");
         }
     }
 }

@@ -151,7 +151,8 @@ impl Site {
         self.service.serve(ServiceMode::Answers(StatusCode::OK)).await
     }
 
-    fn connect(&self, internet: &Netns) -> Result<()> {
+    /// Lays the line to the dedicated network.
+    pub(crate) fn connect_dedicated(&self) -> Result<()> {
         let (address, gateway, device) = (self.address(), self.gateway(), self.wan_device());
         self.netns.ip(&format!(
             "link add eth0 type veth peer name {device} netns {wan}\n\
@@ -160,7 +161,11 @@ impl Site {
             wan = self.wan.name(),
         ))?;
         self.wan.ip(&format!("addr add {gateway}/24 dev {device}\nlink set {device} up\n"))?;
-        self.netns.ip(&format!("route add {DEDICATED} via {gateway} dev eth0\n"))?;
+        self.netns.ip(&format!("route add {DEDICATED} via {gateway} dev eth0\n"))
+    }
+
+    fn connect(&self, internet: &Netns) -> Result<()> {
+        self.connect_dedicated()?;
         if self.internet {
             let (gateway, device) = (self.internet_gateway(), format!("i{}", self.number));
             let address = Ipv4Addr::new(203, 0, 113, 4 * self.number + 2);

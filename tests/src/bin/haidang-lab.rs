@@ -16,7 +16,7 @@ use haidang_tests::control::{self, Asking, Control, DEFAULT_SOCKET, Order, Outco
 use haidang_tests::fault::Cut;
 use haidang_tests::figures::{self, Times};
 use haidang_tests::forward::Forwarder;
-use haidang_tests::laboratory::{HTTP, LabAgency, Laboratory, Seat};
+use haidang_tests::laboratory::{HTTP, LabAgency, Laboratory, Seat, Selector};
 use haidang_tests::monitoring::{Monitoring, MonitoringPlan};
 use haidang_tests::web::Endpoint;
 use haidang_tests::webhook::{Notification, Webhook};
@@ -100,8 +100,12 @@ async fn give(socket: &Path, order: Order) -> Result<()> {
 async fn up(socket: &Path) -> Result<()> {
     println!("đang dựng phòng thí nghiệm mạng / building the network laboratory");
     let control = Control::listen(socket).await?;
-    let seats =
-        AGENCIES.map(|(agency, internet)| Seat { agency: agency.into(), internet, gateway: true });
+    let seats = AGENCIES.map(|(agency, internet)| Seat {
+        agency: agency.into(),
+        internet,
+        gateway: true,
+        selector: Selector::Name,
+    });
     let mut laboratory = Laboratory::build(&seats, Tempo::Default).await?;
     let core = &laboratory.network.core;
     let mut webhook = Webhook::start(Some(core), ([127, 0, 0, 1], 9095).into())?;
@@ -223,6 +227,7 @@ async fn measure(runs: usize, cut: Cut) -> Result<()> {
         println!("run {run}: cut → webhook {cut_told:.1?}, heal → resolved {heal_told:.1?}");
         told.runs.push(cut_told);
         resolved.runs.push(heal_told);
+        path.forget().await?;
     }
     let notes = format!(
         "Agency {CUT_AGENCY}, cut `{cut:?}`, second way permitted, default timers; Prometheus \

@@ -54,7 +54,8 @@ impl Impairments {
 }
 
 impl Impairment {
-    const NONE: Self = Self {
+    /// A direction without a fault.
+    pub const NONE: Self = Self {
         delay_ms: 0,
         jitter_ms: 0,
         loss_ratio: 0.0,
