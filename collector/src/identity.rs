@@ -19,7 +19,10 @@ use sha2::{Digest, Sha256};
 
 pub use authority::{Authority, AuthorityError, CertificateTerm, CertifiedServer};
 pub use peer::{PeerCertificate, PeerCertificateError};
-pub use register::{Accepted, Identity, IdentityState, Machine, Register, RegisterCounts};
+pub use register::{
+    Accepted, Identity, IdentityState, Machine, RECOVERY_AGE_MAX, Recovery, Register,
+    RegisterCounts,
+};
 pub use request::{CertificateRequest, CertificateRequestError};
 pub use secret_file::SecretFileError;
 pub(crate) use secret_file::{make_private_dir, read_private};

@@ -18,6 +18,7 @@ pub mod ingest;
 pub mod listen;
 pub mod live;
 pub mod metrics;
+pub mod recover;
 mod refuse;
 pub mod roster;
 pub mod run;

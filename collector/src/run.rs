@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use haidang_proto::model::settings::Settings;
 use haidang_proto::wire::enrolment_service_server::EnrolmentServiceServer;
+use haidang_proto::wire::recovery_service_server::RecoveryServiceServer;
 use haidang_proto::wire::reporting_service_server::ReportingServiceServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
@@ -35,6 +36,7 @@ use crate::ingest::Ingest;
 use crate::listen::{self, Listener};
 use crate::live::{LiveTask, live};
 use crate::metrics::{CollectorMetrics, Endpoint};
+use crate::recover::{Issue, Recover};
 use crate::store::{Opened, Store, StoreThread};
 use crate::token::AttemptLimiter;
 use crate::web::{BearerToken, Guard, Web};
@@ -72,6 +74,8 @@ pub struct Addresses {
     pub fallback: Vec<SocketAddr>,
     /// Enrolment.
     pub enrolment: Option<SocketAddr>,
+    /// Renewal of expired certificates.
+    pub recovery: Option<SocketAddr>,
     /// Page, API and metrics.
     pub http: SocketAddr,
 }
@@ -118,6 +122,7 @@ impl Collector {
             dedicated: listen.dedicated.clone(),
             fallback: listen.fallback.clone(),
             enrolment: listen.enrolment,
+            recovery: listen.recovery,
             http: listen.http,
         }
     }
@@ -190,6 +195,18 @@ impl Collector {
             attempts: Mutex::new(AttemptLimiter::default()),
             clock,
         });
+        let recover = Arc::new(Recover::new(
+            Arc::clone(&register),
+            live.clone(),
+            store.clone(),
+            Arc::clone(&authority),
+            Issue {
+                trust_domain: config.trust_domain.clone(),
+                certificate_lifetime: config.identity.certificate_lifetime,
+                roots: trust_bundle.roots.clone(),
+            },
+            clock,
+        )?);
         let operator = Operator {
             config: config.clone(),
             enrolment_endpoint: endpoints.enrolment.clone(),
@@ -204,11 +221,14 @@ impl Collector {
         let for_agents = listen::for_agents(Arc::clone(&certificates.agents), &trust_bundle.roots)?;
         let for_newcomers = listen::for_newcomers(Arc::clone(&certificates.newcomers))?;
         for (endpoint, socket) in sockets.agents {
-            let newcomers = endpoint == Endpoint::Enrolment;
+            let tls = match endpoint {
+                Endpoint::Enrolment | Endpoint::Recovery => &for_newcomers,
+                Endpoint::Dedicated | Endpoint::Fallback | Endpoint::Http => &for_agents,
+            };
             let listener = Listener {
                 endpoint,
                 socket,
-                tls: Arc::clone(if newcomers { &for_newcomers } else { &for_agents }),
+                tls: Arc::clone(tls),
                 trust_domain: config.trust_domain.clone(),
                 limits: config.limits.clone(),
                 metrics: metrics.clone(),
@@ -216,17 +236,25 @@ impl Collector {
             let (ready, connections) = listen::queue();
             edge.spawn(endpoint.as_str(), listener.run(ready, stop.clone()));
             let counted = metrics.clone();
-            if newcomers {
-                let service = EnrolmentServiceServer::from_arc(Arc::clone(&enrol));
-                let server = grpc::enrolment(service, counted, connections, stop.clone());
-                edge.spawn_fallible("enrolment service", server);
-            } else {
-                let service = ReportingServiceServer::from_arc(Arc::clone(&ingest));
-                let server = grpc::reporting(service, counted, connections, stop.clone());
-                edge.spawn_fallible("reporting service", server);
+            match endpoint {
+                Endpoint::Enrolment => {
+                    let service = EnrolmentServiceServer::from_arc(Arc::clone(&enrol));
+                    let server = grpc::enrolment(service, counted, connections, stop.clone());
+                    edge.spawn_fallible("enrolment service", server);
+                }
+                Endpoint::Recovery => {
+                    let service = RecoveryServiceServer::from_arc(Arc::clone(&recover));
+                    let server = grpc::recovery(service, counted, connections, stop.clone());
+                    edge.spawn_fallible("recovery service", server);
+                }
+                Endpoint::Dedicated | Endpoint::Fallback | Endpoint::Http => {
+                    let service = ReportingServiceServer::from_arc(Arc::clone(&ingest));
+                    let server = grpc::reporting(service, counted, connections, stop.clone());
+                    edge.spawn_fallible("reporting service", server);
+                }
             }
         }
-        drop((ingest, enrol));
+        drop((ingest, enrol, recover));
 
         let (listeners_bound, bound) = watch::channel(true);
         let page = Web {
@@ -293,7 +321,8 @@ impl Sockets {
         let dedicated = listen.dedicated.iter_mut().map(|address| (Endpoint::Dedicated, address));
         let fallback = listen.fallback.iter_mut().map(|address| (Endpoint::Fallback, address));
         let enrolment = listen.enrolment.iter_mut().map(|address| (Endpoint::Enrolment, address));
-        for (endpoint, address) in dedicated.chain(fallback).chain(enrolment) {
+        let recovery = listen.recovery.iter_mut().map(|address| (Endpoint::Recovery, address));
+        for (endpoint, address) in dedicated.chain(fallback).chain(enrolment).chain(recovery) {
             let socket = listen::bind(*address, endpoint)?;
             *address = socket.local_addr().context("cannot read a listener's own address")?;
             agents.push((endpoint, socket));

@@ -1,6 +1,8 @@
 //! A collector and agents on loopback, without root: addresses in 127/8 stand for agencies'
 //! prefixes, as in the quickstart.
 
+use std::fs;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
@@ -39,10 +41,21 @@ impl Loopback {
     /// # Errors
     /// When it does not start.
     pub async fn start(agencies: &[&str]) -> Result<Self> {
+        Self::start_with(agencies, "").await
+    }
+
+    /// The same, with more in the collector's configuration.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_with(agencies: &[&str], more: &str) -> Result<Self> {
         let directory = tempfile::tempdir().context("make a directory")?;
         let binaries = Binaries::find()?;
         let plan = plan(agencies, &binaries, directory.path())?;
-        Ok(Self { collector: Collector::start(plan).await?, binaries, directory })
+        plan.write_config()?;
+        let mut config = fs::OpenOptions::new().append(true).open(plan.config_path())?;
+        config.write_all(more.as_bytes())?;
+        Ok(Self { collector: Collector::start_again(plan).await?, binaries, directory })
     }
 
     /// An agent's plan for the agency with this number, from 0.

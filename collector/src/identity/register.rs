@@ -24,6 +24,9 @@ use super::{PeerCertificate, Serial};
 const REQUESTS_BURST: f64 = 200.0;
 /// Requests a second in the long run: reports at their shortest interval and a backlog.
 const REQUESTS_PER_SECOND: f64 = 20.0;
+/// How long after its end a certificate can be renewed: a school year and its holidays. A
+/// machine that was off for longer is enrolled again by a person.
+pub const RECOVERY_AGE_MAX: Duration = Duration::from_secs(180 * 86_400);
 /// Time between two renewals of one identity.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 
@@ -80,6 +83,32 @@ impl IdentityState {
             .into_iter()
             .find(|state| state.as_str() == label)
     }
+}
+
+impl Identity {
+    /// Whether a certificate with this serial may speak for it.
+    fn accepts(&self, serial: Serial) -> Result<(), Refusal> {
+        match self.state {
+            IdentityState::Active => {}
+            IdentityState::Revoked => return Err(Refusal::Revoked),
+            IdentityState::Superseded => return Err(Refusal::SerialSuperseded),
+            IdentityState::Blocked => return Err(Refusal::Cloned),
+        }
+        let is_next = self.next.is_some_and(|(next, _)| next == serial);
+        if serial == self.current || is_next { Ok(()) } else { Err(Refusal::SerialSuperseded) }
+    }
+}
+
+/// An expired certificate that is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// The agent.
+    pub agent: AgentId,
+    /// The expired certificate that it holds, with its end. It stays acceptable for another
+    /// recovery until the new one is used, because the answer may be lost.
+    pub presented: (Serial, SystemTime),
+    /// The new one, with its end.
+    pub next: (Serial, SystemTime),
 }
 
 /// What an accepted request means for its identity.
@@ -175,19 +204,13 @@ impl Register {
         if identity.agency != peer.agency {
             return Err(Refusal::IdentityUnknown);
         }
-        match identity.state {
-            IdentityState::Active => {}
-            IdentityState::Revoked => return Err(Refusal::Revoked),
-            IdentityState::Superseded => return Err(Refusal::SerialSuperseded),
-            IdentityState::Blocked => return Err(Refusal::Cloned),
-        }
+        identity.accepts(peer.serial)?;
         let promoted = match identity.next {
-            _ if identity.current == peer.serial => None,
             Some((next, not_after)) if next == peer.serial => {
                 (identity.current, identity.not_after, identity.next) = (next, not_after, None);
                 Some(not_after)
             }
-            _ => return Err(Refusal::SerialSuperseded),
+            Some(_) | None => None,
         };
         entry.spend(mono)?;
         entry.heard = Some(mono);
@@ -213,6 +236,32 @@ impl Register {
         }
         identity.state = IdentityState::Blocked;
         Machine::Foreign { former: entry.source }
+    }
+
+    /// Decides on the expired certificate of a peer that has proved to hold its key.
+    ///
+    /// # Errors
+    /// Why it is not renewed.
+    pub fn recoverable(&self, peer: &PeerCertificate, wall: SystemTime) -> Result<(), Refusal> {
+        let ended = wall.duration_since(peer.not_after).ok().filter(|since| !since.is_zero());
+        if ended.is_none_or(|since| since > RECOVERY_AGE_MAX) {
+            return Err(Refusal::RecoveryRefused);
+        }
+        let entries = self.lock();
+        let known = entries.get(&peer.agent).map(|entry| &entry.identity);
+        let identity =
+            known.filter(|one| one.agency == peer.agency).ok_or(Refusal::IdentityUnknown)?;
+        identity.accepts(peer.serial)
+    }
+
+    /// A certificate that replaces an expired one was made durable: it is accepted beside the
+    /// one that was presented.
+    pub fn recovered(&self, recovery: &Recovery) {
+        if let Some(entry) = self.lock().get_mut(&recovery.agent) {
+            let Recovery { agent: _, presented, next } = *recovery;
+            (entry.identity.current, entry.identity.not_after) = presented;
+            entry.identity.next = Some(next);
+        }
     }
 
     /// Whether a renewal may be issued now; if so, the next one has to wait.

@@ -1,7 +1,9 @@
 //! A certificate request (PKCS#10): proof that the sender holds a key. Only its key is used;
 //! whatever names, usages or lifetimes it asks for are ignored.
 
-use rcgen::{CertificateSigningRequestParams, SubjectPublicKeyInfo};
+use rcgen::{CertificateSigningRequestParams, PublicKeyData as _, SubjectPublicKeyInfo};
+use rustls::SignatureScheme;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateSigningRequestDer;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
@@ -50,7 +52,7 @@ impl CertificateRequest {
         let spki_der = read.certification_request_info.subject_pki.raw.to_vec();
         let key = SubjectPublicKeyInfo::from_der(&spki_der).map_err(|_| KeyKind)?;
         let accepted = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519];
-        if !accepted.contains(&rcgen::PublicKeyData::algorithm(&key)) {
+        if !accepted.contains(&key.algorithm()) {
             return Err(KeyKind);
         }
         let request = CertificateSigningRequestDer::from(der);
@@ -64,6 +66,22 @@ impl CertificateRequest {
     /// Its SubjectPublicKeyInfo.
     pub fn spki_der(&self) -> &[u8] {
         &self.spki_der
+    }
+
+    /// Whether its key made this signature of `message`: ASN.1 ECDSA with SHA-256, or Ed25519.
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let scheme = if *self.key.algorithm() == rcgen::PKCS_ED25519 {
+            SignatureScheme::ED25519
+        } else {
+            SignatureScheme::ECDSA_NISTP256_SHA256
+        };
+        let provider = aws_lc_rs::default_provider();
+        let supported = provider.signature_verification_algorithms.mapping.iter();
+        supported
+            .filter(|(named, _)| *named == scheme)
+            // The first of a scheme is the one whose curve it names.
+            .filter_map(|(_, algorithms)| algorithms.first())
+            .any(|with| with.verify_signature(self.key.der_bytes(), message, signature).is_ok())
     }
 }
 
@@ -98,6 +116,23 @@ mod tests {
         assert_eq!(refused, Some(CertificateRequestError::Encoding));
         let refused = CertificateRequest::parse(&[0x30; 5_000]).err();
         assert_eq!(refused, Some(CertificateRequestError::TooLarge));
+    }
+
+    #[test]
+    fn a_signature_counts_for_its_key_and_its_message() {
+        use rcgen::SigningKey as _;
+        for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519] {
+            let key = KeyPair::generate_for(algorithm).expect("a key");
+            let der = CertificateParams::default().serialize_request(&key).expect("a request");
+            let own = CertificateRequest::parse(der.der()).expect("it is accepted");
+            let other = CertificateRequest::parse(&request(algorithm)).expect("it is accepted");
+            let signature = key.sign(b"nonce").expect("it signs");
+            assert!(own.has_signed(b"nonce", &signature));
+            assert!(!own.has_signed(b"another", &signature));
+            assert!(!own.has_signed(b"nonce", &signature[1..]));
+            assert!(!own.has_signed(b"nonce", &[]));
+            assert!(!other.has_signed(b"nonce", &signature));
+        }
     }
 
     proptest! {

@@ -23,6 +23,8 @@ pub enum AuditAction {
     Renewed,
     /// An expired certificate was renewed.
     Recovered,
+    /// An attempt to renew an expired certificate was refused.
+    RecoveryRefused,
     /// An identity was withdrawn.
     Revoked,
     /// Two machines spoke with one identity.
@@ -44,6 +46,7 @@ impl AuditAction {
             Self::Superseded => "superseded",
             Self::Renewed => "renewed",
             Self::Recovered => "recovered",
+            Self::RecoveryRefused => "recovery_refused",
             Self::Revoked => "revoked",
             Self::Cloned => "cloned",
             Self::Decided => "decided",

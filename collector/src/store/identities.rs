@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::audit::{self, AuditAction, AuditEntry};
 use super::{Store, StoreError, from_unix_ms, parsed, tokens, unix_ms};
-use crate::identity::{Identity, IdentityState, Serial};
+use crate::identity::{Identity, IdentityState, Recovery, Serial};
 use crate::snapshot::Conflict;
 
 const COLUMNS: &str = "agent, agency, state, serial, not_after_ms, next_serial, \
@@ -96,6 +96,36 @@ impl Store {
             audit::insert(connection, &audit)
         })
         .await
+    }
+
+    /// Keeps the certificate that replaces an expired one beside it; `then` runs as soon as that
+    /// is durable.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn recovered(
+        &self,
+        recovery: Recovery,
+        audit: AuditEntry,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let change = move |connection: &Connection| {
+            let Recovery { agent, presented, next } = recovery;
+            connection.execute(
+                "UPDATE identities SET serial = ?2, not_after_ms = ?3, next_serial = ?4,
+                     next_not_after_ms = ?5
+                 WHERE agent = ?1",
+                params![
+                    agent.to_string(),
+                    presented.0.0,
+                    unix_ms(presented.1),
+                    next.0.0,
+                    unix_ms(next.1),
+                ],
+            )?;
+            audit::insert(connection, &audit)
+        };
+        self.write_then(change, move |()| then()).await
     }
 
     /// The renewed certificate was used and is current from now on. If this is lost, both

@@ -1,4 +1,4 @@
-//! Limits on attempts to enrol: per source address and per token id. A guess at 256 random bits
+//! Limits on attempts to enrol or to recover: per source address, and per token or agent. A guess at 256 random bits
 //! is hopeless at any rate; the limits keep an open listener cheap and its audit readable.
 
 use std::collections::HashMap;
@@ -10,7 +10,9 @@ use std::time::Duration;
 const BURST: f64 = 30.0;
 /// Attempts a minute in the long run.
 const PER_MINUTE: f64 = 30.0;
-/// Sources and tokens that are remembered. When there are more, everyone new waits until old
+/// Characters of an agent's id, the longer of the two kinds.
+const SUBJECT_CHARS_MAX: usize = 36;
+/// Sources and subjects that are remembered. When there are more, everyone new waits until old
 /// ones have recovered and are forgotten.
 const REMEMBERED_MAX: usize = 4_096;
 
@@ -18,15 +20,24 @@ const REMEMBERED_MAX: usize = 4_096;
 #[derive(Debug, Default)]
 pub struct AttemptLimiter {
     sources: Buckets<IpAddr>,
-    tokens: Buckets<String>,
+    subjects: Buckets<String>,
 }
 
 impl AttemptLimiter {
     /// Whether another attempt from `source` with the token `id` may be looked at.
     pub fn admits(&mut self, source: IpAddr, id: &str, mono: Duration) -> bool {
-        // Only ids that have the form of an id take room; others cannot name a token anyway.
-        let source_admitted = self.sources.spend(source, mono);
-        source_admitted && self.tokens.spend(id.chars().take(32).collect(), mono)
+        self.admits_source(source, mono) && self.admits_subject(id, mono)
+    }
+
+    /// Whether `source` may attempt anything now, before it is known what.
+    pub fn admits_source(&mut self, source: IpAddr, mono: Duration) -> bool {
+        self.sources.spend(source, mono)
+    }
+
+    /// Whether another attempt with this token, or for this agent, may be looked at.
+    pub fn admits_subject(&mut self, id: &str, mono: Duration) -> bool {
+        // No token's and no agent's id is longer; others cannot name one anyway.
+        self.subjects.spend(id.chars().take(SUBJECT_CHARS_MAX).collect(), mono)
     }
 }
 
@@ -93,7 +104,7 @@ mod tests {
             limiter.admits(source(number), &number.to_string(), Duration::ZERO);
         }
         assert!(limiter.sources.levels.len() <= REMEMBERED_MAX);
-        assert!(limiter.tokens.levels.len() <= REMEMBERED_MAX);
+        assert!(limiter.subjects.levels.len() <= REMEMBERED_MAX);
         assert!(!limiter.admits(source(99_999), "new", Duration::ZERO));
         assert!(limiter.admits(source(99_999), "new", Duration::from_secs(3)));
     }
