@@ -30,6 +30,9 @@ pub struct Config {
     pub roster: PathBuf,
     /// Prefixes of agencies with validity dates of their own.
     pub prefixes: Option<PathBuf>,
+    /// Hours and holidays outside which nobody is alerted about silence. Without one every moment
+    /// is a working one.
+    pub calendar: Option<PathBuf>,
     /// Name of this installation inside certificates: lower-case letters, digits, dots, hyphens
     /// and underscores. Cannot be changed once agents are enrolled.
     pub trust_domain: TrustDomain,
@@ -169,6 +172,7 @@ impl Default for Config {
             state_dir: "/var/lib/haidang-collector".into(),
             roster: "/etc/haidang/roster.csv".into(),
             prefixes: None,
+            calendar: None,
             trust_domain: "haidang.internal".parse().expect("the default is well formed"),
             demo: false,
             listen: Listen::default(),

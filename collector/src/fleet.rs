@@ -22,10 +22,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::agency::{AgencyId, AgentId};
-use haidang_proto::model::goodbye::Goodbye;
+use haidang_proto::model::goodbye::{Goodbye, GoodbyeReason};
 use haidang_proto::model::report::Report;
-use jiff::civil::Date;
+use jiff::civil::{Date, DateTime};
 
+use crate::calendar::Calendar;
 use crate::incident::Incidents;
 use crate::roster::Roster;
 use crate::snapshot::{AgencyState, Conflict, DisconnectCause, Snapshot, Suppression};
@@ -45,10 +46,15 @@ pub struct Now {
 impl Now {
     /// The day for validity dates, in Vietnam's time (UTC+7 all year).
     pub fn day(self) -> Date {
+        self.local().date()
+    }
+
+    /// The moment for working hours, in Vietnam's time.
+    pub fn local(self) -> DateTime {
         let unix = self.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let seconds = i64::try_from(unix.as_secs()).unwrap_or(i64::MAX);
         jiff::Timestamp::from_second(seconds)
-            .map_or(Date::MAX, |now| jiff::tz::offset(7).to_datetime(now).date())
+            .map_or(DateTime::MAX, |now| jiff::tz::offset(7).to_datetime(now))
     }
 }
 
@@ -162,6 +168,7 @@ pub struct GatewayCheck {
 pub struct Fleet {
     roster: Arc<Roster>,
     config: FleetConfig,
+    calendar: Calendar,
     started: Duration,
     /// By roster row.
     agencies: Vec<Agency>,
@@ -176,6 +183,8 @@ struct Agency {
     ever_verified: bool,
     /// An outage was open when the collector stopped, and nothing was heard since.
     outage_restored: bool,
+    /// It had stopped cleanly when the collector stopped, and nothing was heard since.
+    stop_restored: Option<GoodbyeReason>,
     state: AgencyState,
     since: SystemTime,
     /// The state that was told last, so that the next transition begins where the last ended.
@@ -190,6 +199,7 @@ impl Agency {
             gateways: Vec::new(),
             ever_verified: false,
             outage_restored: false,
+            stop_restored: None,
             state: AgencyState::NotEnrolled,
             since,
             told: AgencyState::NotEnrolled,
@@ -204,6 +214,7 @@ impl Fleet {
         let mut fleet = Self {
             roster: Arc::clone(&roster),
             config,
+            calendar: Calendar::default(),
             started: now.mono,
             agencies: Vec::new(),
             agents: HashMap::new(),
@@ -211,6 +222,11 @@ impl Fleet {
         };
         fleet.replace_roster(roster, now);
         fleet
+    }
+
+    /// Puts a working calendar in force.
+    pub fn set_calendar(&mut self, calendar: Calendar) {
+        self.calendar = calendar;
     }
 
     /// The roster in force.
@@ -281,10 +297,13 @@ impl Fleet {
                 agency.outage_restored = true;
                 AgencyState::Disconnected(DisconnectCause::Unconfirmed)
             }
+            AgencyState::Silent { stopped } => {
+                agency.stop_restored = stopped;
+                AgencyState::Unknown
+            }
             AgencyState::Connected
             | AgencyState::Degraded
             | AgencyState::OffNetwork
-            | AgencyState::Silent { .. }
             | AgencyState::Unknown => AgencyState::Unknown,
         };
         agency.ever_verified = true;
@@ -343,6 +362,7 @@ impl Fleet {
         let place = place(&self.roster, row, arrival, now.day());
         let agency = &mut self.agencies[row];
         agency.outage_restored = false;
+        agency.stop_restored = None;
         if place == Place::Verified {
             live.last_verified = Some(now.wall);
             agency.ever_verified = true;
@@ -389,7 +409,11 @@ impl Fleet {
                 continue;
             }
             let late = self.is_late(agency, now);
-            let due = agency.gateways.iter().filter(|gateway| gateway.wants_check(late, now.mono));
+            let closed = !self.calendar.expects(&entry.id, entry.kind, now.local());
+            let due = agency.gateways.iter().filter(|gateway| {
+                // Its router may be off by now; only one that was lost before is looked for.
+                (!late || !closed || gateway.is_lost()) && gateway.wants_check(late, now.mono)
+            });
             checks.extend(
                 due.map(|due| GatewayCheck { agency: entry.id.clone(), address: due.address }),
             );

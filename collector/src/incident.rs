@@ -40,6 +40,17 @@ pub(crate) struct Member {
     pub(crate) agents_late: u32,
 }
 
+impl Member {
+    /// The same without its silence, which is expected: only what an agent says counts.
+    pub(crate) const fn not_expected(self) -> Self {
+        let standing = match self.standing {
+            Standing::Missing => Standing::Aside,
+            standing => standing,
+        };
+        Self { standing, agents_late: 0, ..self }
+    }
+}
+
 /// How an agency stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {

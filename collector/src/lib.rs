@@ -5,6 +5,7 @@
 //! `metrics` and `web` show. `run` alone spawns.
 
 pub mod admin;
+pub mod calendar;
 pub mod clock;
 pub mod config;
 pub mod core_check;

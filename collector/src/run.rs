@@ -26,10 +26,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Operator};
+use crate::calendar::Calendar;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::enrol::Enrol;
-use crate::fleet::{Fleet, FleetConfig};
+use crate::fleet::{Fleet, FleetConfig, Now};
 use crate::identity::{Authority, TrustBundle, make_private_dir, read_private, spki_pin};
 use crate::import::{Importer, loopback};
 use crate::ingest::Ingest;
@@ -37,6 +38,7 @@ use crate::listen::{self, Listener};
 use crate::live::{LiveTask, live};
 use crate::metrics::{CollectorMetrics, Endpoint};
 use crate::recover::{Issue, Recover};
+use crate::roster::Roster;
 use crate::store::{Opened, Store, StoreThread};
 use crate::token::AttemptLimiter;
 use crate::web::{BearerToken, Guard, Web};
@@ -60,6 +62,7 @@ pub struct Collector {
     store: Store,
     store_threads: [StoreThread; 2],
     restored: Restored,
+    calendar: Calendar,
     http_token: Option<BearerToken>,
     /// Held until the process ends: one collector a state directory.
     _lock: std::fs::File,
@@ -101,6 +104,7 @@ impl Collector {
         let authority = Arc::new(Authority::open(&config, now.wall)?);
         let Opened { store, writer, reader } = Store::open(&config.state_dir.join("collector.db"))?;
         let restored = Restored::read(writer.connection(), &config)?;
+        let calendar = calendar(&config, &restored.roster, now)?;
         let sockets = Sockets::bind(&mut config)?;
         Ok(Self {
             config,
@@ -110,6 +114,7 @@ impl Collector {
             store,
             store_threads: [writer, reader],
             restored,
+            calendar,
             http_token,
             _lock: lock,
         })
@@ -144,6 +149,7 @@ impl Collector {
             store,
             store_threads: [writer, reader],
             restored,
+            calendar,
             http_token,
             _lock,
         } = self;
@@ -157,6 +163,7 @@ impl Collector {
             goal_target_ratio: config.goals.dedicated_network_target_ratio,
         };
         let mut fleet = Fleet::new(Arc::clone(&restored.roster), fleet_config, clock.now());
+        fleet.set_calendar(calendar);
         let register = Arc::new(restored.fill(&mut fleet));
         restored.keep(&store, clock.now().wall).await?;
         let (transitions, history) = mpsc::channel(TRANSITION_BATCHES_MAX);
@@ -331,6 +338,21 @@ impl Sockets {
         listen.http = http.local_addr().context("cannot read a listener's own address")?;
         Ok(Self { agents, http, admin: admin::bind(&config.state_dir)? })
     }
+}
+
+/// The calendar, and what its operator should mend before it misleads.
+fn calendar(config: &Config, roster: &Roster, now: Now) -> anyhow::Result<Calendar> {
+    let Some(path) = &config.calendar else { return Ok(Calendar::default()) };
+    let calendar = Calendar::read(path)?;
+    let year = now.day().year();
+    if !calendar.covers(year) {
+        let path = path.display();
+        tracing::warn!(%path, year, "the calendar has no holiday of this year; carry it on");
+    }
+    for agency in calendar.unknown(roster) {
+        tracing::warn!(%agency, "the calendar names an agency that is not in the roster");
+    }
+    Ok(calendar)
 }
 
 /// Settings with their version.

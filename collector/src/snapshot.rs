@@ -266,11 +266,21 @@ pub enum Suppression {
     CollectorSuspected,
     /// The collector has not run for three intervals yet.
     WarmUp,
+    /// Its machines said that they stop.
+    Stopped,
+    /// Its machines are not expected to be on now.
+    OutsideHours,
 }
 
 impl Suppression {
     /// Every reason.
-    pub const ALL: &[Self] = &[Self::ParentIncident, Self::CollectorSuspected, Self::WarmUp];
+    pub const ALL: &[Self] = &[
+        Self::ParentIncident,
+        Self::CollectorSuspected,
+        Self::WarmUp,
+        Self::Stopped,
+        Self::OutsideHours,
+    ];
 
     /// The label in metrics, JSON and logs.
     pub const fn as_str(self) -> &'static str {
@@ -278,6 +288,8 @@ impl Suppression {
             Self::ParentIncident => "parent_incident",
             Self::CollectorSuspected => "collector_suspected",
             Self::WarmUp => "warm_up",
+            Self::Stopped => "stopped",
+            Self::OutsideHours => "outside_hours",
         }
     }
 }

@@ -37,6 +37,15 @@ impl Gateway {
         }
     }
 
+    /// The office is closed and nothing is heard: its router may be switched off. What was
+    /// learnt is void until the agency is verified again; an outage that was seen before stands.
+    pub(super) fn office_closed(&mut self) {
+        if !self.is_lost() {
+            self.answered_while_verified = false;
+            self.bad_checks = 0;
+        }
+    }
+
     pub(super) fn wants_check(&self, agency_is_late: bool, mono: Duration) -> bool {
         // It never answered: its silence would prove nothing.
         if agency_is_late && !self.answered_while_verified {

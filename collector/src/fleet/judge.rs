@@ -12,7 +12,7 @@
 //! 6. No fresh message, and the gateway answers no more → `disconnected (no_answer_from_core)`.
 //! 7. An outage that was open before a restart, and nothing heard since → `disconnected
 //!    (unconfirmed)`.
-//! 8. A clean stop → `silent` at once; otherwise `unknown` while the collector itself is younger
+//! 8. A clean stop of the last machine that ran → `silent` with its reason, at once; otherwise `unknown` while the collector itself is younger
 //!    than 3 intervals, and `silent` after that.
 //!
 //! Self-suspicion overrules `silent` and rule 6 from `incident`. An identity that speaks from
@@ -43,7 +43,12 @@ pub(super) struct Facts {
     down: Option<(Duration, DownCause)>,
     off_network: bool,
     undecided: bool,
-    stopped: Option<GoodbyeReason>,
+    /// The agent that was heard last of those that stopped cleanly: when, and why it stopped.
+    stopped: Option<(Duration, GoodbyeReason)>,
+    /// When the last was heard of those that did not stop.
+    running: Option<Duration>,
+    /// A clean stop from before a restart of the collector.
+    pub(super) stop_restored: Option<GoodbyeReason>,
     fresh_for: Duration,
     doubt_after: Duration,
 }
@@ -58,7 +63,14 @@ impl Facts {
         if agent.conflict.is_some() {
             return;
         }
-        self.stopped = self.stopped.or(agent.stopped);
+        match (agent.heard, agent.stopped) {
+            (Some(heard), Some(reason)) => {
+                let last = self.stopped.filter(|(known, _)| *known >= heard.mono);
+                self.stopped = last.or(Some((heard.mono, reason)));
+            }
+            (Some(heard), None) => self.running = self.running.max(Some(heard.mono)),
+            (None, _) => {}
+        }
         let Some(age) = agent.age(mono).filter(|age| *age <= self.fresh_for) else { return };
         let (Some(heard), Some(report)) = (agent.heard, &agent.report) else { return };
         let youngest = |known: Option<Duration>| Some(known.map_or(age, |known| known.min(age)));
@@ -87,6 +99,16 @@ impl Facts {
         }
     }
 
+    /// Why the agency's machines stopped, if the last of them said so: one that was alive at that
+    /// time and fell silent without a word is what the silence is about.
+    fn stop(&self) -> Option<GoodbyeReason> {
+        let Some((at, reason)) = self.stopped else {
+            return self.stop_restored.filter(|_| self.running.is_none());
+        };
+        let is_last = self.running.is_none_or(|running| running + self.fresh_for < at);
+        is_last.then_some(reason)
+    }
+
     /// Whether a verified message of that age still proves the path.
     fn counts(&self, age: Duration) -> bool {
         let contradicted =
@@ -113,8 +135,8 @@ pub(super) fn judge(facts: &Facts) -> AgencyState {
         AgencyState::Disconnected(DisconnectCause::NoAnswerFromCore)
     } else if facts.outage_restored {
         AgencyState::Disconnected(DisconnectCause::Unconfirmed)
-    } else if facts.stopped.is_some() {
-        AgencyState::Silent { stopped: facts.stopped }
+    } else if let Some(reason) = facts.stop() {
+        AgencyState::Silent { stopped: Some(reason) }
     } else if facts.warm_up {
         AgencyState::Unknown
     } else {

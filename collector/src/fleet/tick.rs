@@ -13,10 +13,22 @@ impl Fleet {
         let day = now.day();
         let in_force: Vec<bool> =
             self.roster.agencies().iter().map(|entry| entry.validity.holds_on(day)).collect();
+        let local = now.local();
+        let expected: Vec<bool> = self
+            .roster
+            .agencies()
+            .iter()
+            .map(|entry| self.calendar.expects(&entry.id, entry.kind, local))
+            .collect();
+        self.forget_gateways(&expected, now);
         let judged: Vec<AgencyState> =
             self.agencies.iter().map(|agency| self.judge(agency, now)).collect();
         let members: Vec<Member> = (0..judged.len())
-            .map(|row| self.member(&self.agencies[row], judged[row], in_force[row], now))
+            .map(|row| match self.member(&self.agencies[row], judged[row], in_force[row], now) {
+                // Machines that are switched off at the end of the day are nobody's incident.
+                member if !expected[row] => member.not_expected(),
+                member => member,
+            })
             .collect();
         self.incidents.update(&members, now.mono, now.wall);
         let mut transitions = Vec::new();
@@ -29,7 +41,7 @@ impl Fleet {
             let suppressed = match effect {
                 Effect::Suspected => Some(Suppression::CollectorSuspected),
                 Effect::Parent => Some(Suppression::ParentIncident),
-                Effect::None => warming_up,
+                Effect::None => warming_up.or(of_its_own(to, expected[row])),
             };
             let agency = &mut self.agencies[row];
             agency.state = to;
@@ -49,11 +61,21 @@ impl Fleet {
         transitions
     }
 
+    /// Voids what is known of gateways whose office is closed.
+    fn forget_gateways(&mut self, expected: &[bool], now: Now) {
+        for (row, expected) in expected.iter().enumerate() {
+            if !expected && self.is_late(&self.agencies[row], now) {
+                self.agencies[row].gateways.iter_mut().for_each(Gateway::office_closed);
+            }
+        }
+    }
+
     fn judge(&self, agency: &Agency, now: Now) -> AgencyState {
         let mut facts = judge::Facts::new(&self.config);
         facts.ever_verified = agency.ever_verified;
         facts.warm_up = self.is_warming_up(now);
         facts.outage_restored = agency.outage_restored;
+        facts.stop_restored = agency.stop_restored;
         facts.gateway_lost =
             !agency.gateways.is_empty() && agency.gateways.iter().all(Gateway::is_lost);
         for agent in self.agents_of(agency) {
@@ -84,5 +106,22 @@ impl Fleet {
             }
         }
         member
+    }
+}
+
+/// Why an agency's state by itself is no cause for an alert.
+const fn of_its_own(state: AgencyState, expected: bool) -> Option<Suppression> {
+    match state {
+        AgencyState::Silent { stopped: Some(_) } => Some(Suppression::Stopped),
+        AgencyState::Silent { stopped: None } | AgencyState::Disconnected(_) if !expected => {
+            Some(Suppression::OutsideHours)
+        }
+        AgencyState::Silent { stopped: None }
+        | AgencyState::Disconnected(_)
+        | AgencyState::Connected
+        | AgencyState::Degraded
+        | AgencyState::OffNetwork
+        | AgencyState::Unknown
+        | AgencyState::NotEnrolled => None,
     }
 }
