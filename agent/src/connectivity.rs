@@ -105,13 +105,14 @@ impl Detector {
             // The cycle may span the sleep, so it is dropped whole.
             self.path.resume(self.now.boottime);
             self.leave_path();
+            self.quality.interrupt();
             return self.commit(cycle, now.moment).into_iter().collect();
         }
         let judgement = ladder::judge(cycle, self.starved_lag);
         self.findings.observe(cycle);
         let change = self.path.observe(judgement, started, self.now.boottime);
         self.note_family();
-        let upper_seen = self.observe_path(cycle, judgement, started);
+        let upper_seen = self.observe_path(cycle, judgement, started, now);
         self.is_flapping = self.flapping.is_on(self.now.boottime);
         let first_seen = change.first_seen.or(upper_seen).unwrap_or(started);
         change.short_outage.into_iter().chain(self.commit(cycle, first_seen)).collect()
@@ -152,7 +153,7 @@ impl Detector {
         }
     }
 
-    /// Counts of the best anchor since this was last called.
+    /// Counts of the anchor that speaks for the path, since this was last called.
     pub fn take_quality(&mut self) -> Quality {
         self.quality.take_report()
     }
@@ -188,10 +189,11 @@ impl Detector {
         cycle: &Cycle,
         judgement: Judgement,
         started: Moment,
+        now: Now,
     ) -> Option<Moment> {
         if cycle.prober_lag_max > self.starved_lag {
-            self.quality.skip(cycle, self.now.boottime);
-        } else if let Some(window) = self.quality.observe(cycle, self.now.boottime) {
+            self.quality.skip(cycle, now);
+        } else if let Some(window) = self.quality.observe(cycle, self.findings.measured_by(), now) {
             self.degradation.observe_window(&window);
         }
         if self.path.reach() != Reach::Up {

@@ -155,27 +155,15 @@ pub enum Neighbour {
 /// Life of a bound echo exchange.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Echo {
-    /// At least one answer.
-    Answered {
-        /// Packets sent.
-        sent: u32,
-        /// Round-trip time of each answer, in order.
-        rtts: Vec<Duration>,
-        /// Answers after their own deadline.
-        late: u32,
-    },
+    /// At least one answer in time.
+    Answered(Exchange),
     /// No answer before the deadline.
-    Silent {
-        /// Packets sent.
-        sent: u32,
-        /// Answers after their own deadline.
-        late: u32,
-    },
-    /// An ICMP error came back.
+    Silent(Exchange),
+    /// No answer, and an ICMP error came back.
     Rejected {
-        /// Packets sent.
-        sent: u32,
-        /// Who sent the error.
+        /// The packets.
+        exchange: Exchange,
+        /// Who sent the first error.
         by: IpAddr,
         /// ICMP or ICMPv6 type.
         kind: u8,
@@ -188,6 +176,60 @@ pub enum Echo {
     Forbidden,
     /// Not tried this cycle.
     NotTried,
+}
+
+/// What became of each packet of an echo exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Exchange {
+    /// In the order of sending.
+    pub packets: Vec<Packet>,
+    /// When those packets of earlier exchanges were sent whose answers have come in since.
+    pub late_before: Vec<Duration>,
+    /// Forged or stray replies and errors that were received meanwhile, and not believed.
+    pub ignored: u32,
+}
+
+/// One echo request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// When it was sent, on CLOCK_MONOTONIC: its name among all packets to the same target.
+    pub sent: Duration,
+    /// What became of it until its exchange ended.
+    pub fate: Fate,
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Answered within its own deadline, after this round-trip time.
+    Answered(Duration),
+    /// Answered after it.
+    Late,
+    /// Not answered so far; a later exchange may name it in [`Exchange::late_before`].
+    Lost,
+    /// An ICMP error came back.
+    Rejected,
+}
+
+impl Exchange {
+    /// Packets sent.
+    pub fn sent(&self) -> usize {
+        self.packets.len()
+    }
+
+    /// Round-trip times of the answers in time, in the order of sending.
+    pub fn rtts(&self) -> impl Iterator<Item = Duration> {
+        self.packets.iter().filter_map(|packet| match packet.fate {
+            Fate::Answered(rtt) => Some(rtt),
+            Fate::Late | Fate::Lost | Fate::Rejected => None,
+        })
+    }
+
+    /// Answers after their own deadline, to this and to earlier exchanges.
+    pub fn late(&self) -> usize {
+        let late = self.packets.iter().filter(|packet| packet.fate == Fate::Late);
+        late.count() + self.late_before.len()
+    }
 }
 
 /// L2 facts.

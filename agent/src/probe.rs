@@ -263,7 +263,7 @@ async fn path_mtu(
     let answered = targets
         .iter_mut()
         .zip(anchors)
-        .find(|(_, anchor)| matches!(anchor.echo, Echo::Answered { .. }));
+        .find(|(_, anchor)| matches!(anchor.echo, Echo::Answered(_)));
     let Some((target, anchor)) = answered else {
         return PathMtu::NotMeasured(LocalFault("no anchor answers echo".into()));
     };
@@ -310,6 +310,6 @@ fn binding(snapshot: &Snapshot, target: IpAddr) -> Result<Binding, LocalFault> {
 
 /// Whether the anchor answered, which lets the cycle climb. What it is worth is not judged here.
 fn is_answered(anchor: &Anchor) -> bool {
-    matches!(anchor.echo, Echo::Answered { .. })
+    matches!(anchor.echo, Echo::Answered(_))
         || matches!(anchor.tcp, Tcp::Proved { .. } | Tcp::Connected { .. })
 }

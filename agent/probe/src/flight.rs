@@ -11,7 +11,7 @@ use crate::clock::{Answer, Stamp, round_trip};
 use crate::control::ExtendedError;
 use crate::errors::rejection;
 use crate::packet::{Identity, Nonce};
-use crate::plan::{LATE_GRACE, PACKETS_MAX, Rejection};
+use crate::plan::{self, Exchange, Fate, Ignored, LATE_GRACE, PACKETS_MAX, Rejection};
 
 /// Packets remembered: this exchange's, its warm-up and the previous exchange's.
 const REMEMBERED_MAX: usize = 2 * PACKETS_MAX as usize + 2;
@@ -20,7 +20,9 @@ const REMEMBERED_MAX: usize = 2 * PACKETS_MAX as usize + 2;
 #[derive(Debug, Default)]
 pub(crate) struct Flight {
     packets: VecDeque<Packet>,
-    late: u32,
+    /// When packets of earlier exchanges were sent that have been answered since.
+    late_before: Vec<Duration>,
+    ignored: Ignored,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl Flight {
         let Some(packet) = self.packets.iter_mut().find(|packet| {
             packet.sequence == identity.sequence && identity.nonce == Some(packet.nonce)
         }) else {
+            self.ignore_reply();
             return;
         };
         // An answer outweighs an error about the same packet, whichever comes first.
@@ -90,8 +93,20 @@ impl Flight {
             packet.life = Life::Answered(answer);
         } else {
             packet.life = Life::Late;
-            self.late += u32::from(packet.role != Role::WarmUp);
+            if packet.role == Role::Past {
+                self.late_before.push(packet.sent.mono);
+            }
         }
+    }
+
+    /// Takes note of a reply that is none: from somebody else, or not one at all.
+    pub(crate) fn ignore_reply(&mut self) {
+        self.ignored += Ignored { replies: 1, errors: 0 };
+    }
+
+    /// Takes note of an error that quotes no request of ours.
+    pub(crate) fn ignore_error(&mut self) {
+        self.ignored += Ignored { replies: 0, errors: 1 };
     }
 
     /// Takes note of an error about one of our packets, as its sender quoted it. An error from
@@ -99,14 +114,16 @@ impl Flight {
     /// nobody rejected anything, so it counts as silence.
     pub(crate) fn error(&mut self, quoted: Identity, error: &ExtendedError, own: Option<IpAddr>) {
         let Some(rejection) = rejection(error, own) else { return };
-        let rejected = self.packets.iter_mut().find(|packet| {
+        let quoted = self.packets.iter_mut().find(|packet| {
             packet.sequence == quoted.sequence
                 && quoted.nonce.is_none_or(|nonce| nonce == packet.nonce)
-                && packet.life == Life::InTheAir
-                && packet.role != Role::Past
         });
-        if let Some(packet) = rejected {
-            packet.life = Life::Rejected(rejection);
+        match quoted {
+            Some(packet) if packet.life == Life::InTheAir && packet.role != Role::Past => {
+                packet.life = Life::Rejected(rejection);
+            }
+            Some(_) => {}
+            None => self.ignore_error(),
         }
     }
 
@@ -115,27 +132,19 @@ impl Flight {
         self.of(role).all(|packet| packet.life != Life::InTheAir)
     }
 
-    /// The answers to this exchange, in the order of sending.
-    pub(crate) fn answers(&self) -> Vec<Answer> {
-        self.of(Role::Counted)
-            .filter_map(|packet| match packet.life {
-                Life::Answered(answer) => Some(answer),
-                _ => None,
-            })
-            .collect()
-    }
-
-    /// The first rejection in this exchange.
-    pub(crate) fn rejection(&self) -> Option<Rejection> {
-        self.of(Role::Counted).find_map(|packet| match packet.life {
-            Life::Rejected(rejection) => Some(rejection),
-            _ => None,
-        })
-    }
-
-    /// Ends the exchange: what is in the air can only be late from now on. Returns the late
-    /// answers since the previous end.
-    pub(crate) fn end(&mut self, now: Stamp) -> u32 {
+    /// Ends the exchange: what is in the air can only be late from now on. Returns the packets of
+    /// the exchange, and what has come in for earlier ones since the previous end.
+    pub(crate) fn end(&mut self, now: Stamp) -> Exchange {
+        let packets = self.of(Role::Counted).map(|packet| plan::Packet {
+            sent: packet.sent.mono,
+            fate: match packet.life {
+                Life::InTheAir => Fate::Silent,
+                Life::Answered(answer) => Fate::Answered(answer),
+                Life::Late => Fate::Late,
+                Life::Rejected(rejection) => Fate::Rejected(rejection),
+            },
+        });
+        let packets = packets.collect();
         self.packets.retain_mut(|packet| {
             packet.role = if packet.role == Role::WarmUp { Role::WarmUp } else { Role::Past };
             let age = now.mono.saturating_sub(packet.sent.mono);
@@ -143,7 +152,16 @@ impl Flight {
                 && packet.role == Role::Past
                 && age <= LATE_GRACE
         });
-        std::mem::take(&mut self.late)
+        Exchange {
+            packets,
+            late_before: std::mem::take(&mut self.late_before),
+            ignored: std::mem::take(&mut self.ignored),
+        }
+    }
+
+    /// Whether a packet of an ended exchange may still be answered.
+    pub(crate) fn awaits_late_answers(&self) -> bool {
+        !self.packets.is_empty()
     }
 
     fn of(&self, role: Role) -> impl Iterator<Item = &Packet> {
@@ -185,13 +203,39 @@ mod tests {
         ExtendedError { origin: Origin::Icmp, kind: 3, code: 0, info: 0, offender: Some(by) }
     }
 
+    fn fates(exchange: &Exchange) -> Vec<Fate> {
+        exchange.packets.iter().map(|packet| packet.fate).collect()
+    }
+
+    fn answered(rtt_ms: u64) -> Fate {
+        Fate::Answered(Answer { rtt: Duration::from_millis(rtt_ms), timing: Timing::Kernel })
+    }
+
+    #[test]
+    fn each_packet_has_its_own_fate_in_the_order_of_sending() {
+        let mut flight = Flight::default();
+        for sequence in 1..=4 {
+            let sent = at(u64::from(sequence) * 100);
+            flight.sent((sequence, [sequence as u8; 16]), sent, DEADLINE, Role::Counted);
+        }
+        flight.reply(identity(4), wall(440), at(441));
+        flight.reply(identity(1), wall(1_400), at(1_401));
+        flight.error(identity(2), &unreachable(ROUTER), Some(OWN));
+        let exchange = flight.end(at(1_402));
+        let rejection = Rejection { by: ROUTER, kind: 3, code: 0, next_hop_mtu: None };
+        assert_eq!(
+            fates(&exchange),
+            [Fate::Late, Fate::Rejected(rejection), Fate::Silent, answered(40)]
+        );
+        let sent: Vec<_> = exchange.packets.iter().map(|packet| packet.sent).collect();
+        assert_eq!(sent, [100, 200, 300, 400].map(Duration::from_millis));
+    }
+
     #[test]
     fn an_answer_read_late_but_stamped_in_time_is_in_time() {
         let mut flight = one_in_the_air();
         flight.reply(identity(1), wall(40), at(3_000));
-        let rtt = Duration::from_millis(40);
-        assert_eq!(flight.answers(), [Answer { rtt, timing: Timing::Kernel }]);
-        assert_eq!(flight.end(at(3_000)), 0);
+        assert_eq!(fates(&flight.end(at(3_000))), [answered(40)]);
     }
 
     #[test]
@@ -199,47 +243,58 @@ mod tests {
         let mut flight = one_in_the_air();
         flight.reply(identity(1), wall(1_001), at(1_002));
         flight.reply(identity(1), wall(1_003), at(1_004));
-        assert!(flight.answers().is_empty());
-        assert_eq!(flight.end(at(1_005)), 1);
+        let exchange = flight.end(at(1_005));
+        assert_eq!((fates(&exchange), exchange.late_before), (vec![Fate::Late], vec![]));
     }
 
     #[test]
     fn an_answer_in_the_next_exchange_is_late_even_within_the_deadline() {
         let mut flight = one_in_the_air();
-        assert_eq!(flight.end(at(500)), 0);
+        assert_eq!(fates(&flight.end(at(500))), [Fate::Silent]);
         flight.sent((2, [2; 16]), at(600), DEADLINE, Role::Counted);
         flight.reply(identity(1), wall(700), at(701));
-        assert!(flight.answers().is_empty());
-        assert_eq!(flight.end(at(1_700)), 1);
+        let exchange = flight.end(at(1_700));
+        assert_eq!(fates(&exchange), [Fate::Silent]);
+        assert_eq!(exchange.late_before, [at(0).mono], "the first packet, by its moment");
     }
 
     #[test]
     fn an_answer_after_the_grace_is_nothing() {
         let mut flight = one_in_the_air();
-        assert_eq!(flight.end(at(1_000)), 0);
-        assert_eq!(flight.end(at(10_001)), 0);
+        flight.end(at(1_000));
+        flight.end(at(10_001));
         flight.reply(identity(1), wall(10_002), at(10_003));
-        assert_eq!(flight.end(at(10_004)), 0);
+        let exchange = flight.end(at(10_004));
+        assert_eq!((exchange.packets, exchange.late_before), (vec![], vec![]));
     }
 
     #[test]
-    fn a_forged_reply_is_nothing() {
+    fn forged_replies_and_errors_are_counted_and_change_nothing() {
         let mut flight = one_in_the_air();
         flight.reply(Identity { sequence: 1, nonce: Some([7; 16]) }, wall(10), at(11));
         flight.reply(Identity { sequence: 1, nonce: None }, wall(10), at(11));
-        assert!(flight.answers().is_empty());
+        flight.reply(identity(2), wall(10), at(11));
+        flight.error(
+            Identity { sequence: 1, nonce: Some([7; 16]) },
+            &unreachable(ROUTER),
+            Some(OWN),
+        );
+        flight.error(Identity { sequence: 2, nonce: None }, &unreachable(ROUTER), Some(OWN));
         assert!(!flight.is_settled(Role::Counted));
+        let exchange = flight.end(at(1_000));
+        assert_eq!(fates(&exchange), [Fate::Silent]);
+        assert_eq!(exchange.ignored, Ignored { replies: 3, errors: 2 });
     }
 
     #[test]
     fn a_router_rejects_and_this_machine_does_not() {
         let mut flight = one_in_the_air();
         flight.error(identity(1), &unreachable(OWN), Some(OWN));
-        assert_eq!(flight.rejection(), None);
+        assert!(!flight.is_settled(Role::Counted));
         flight.error(Identity { sequence: 1, nonce: None }, &unreachable(ROUTER), Some(OWN));
-        let rejection = Rejection { by: ROUTER, kind: 3, code: 0, next_hop_mtu: None };
-        assert_eq!(flight.rejection(), Some(rejection));
         assert!(flight.is_settled(Role::Counted));
+        let rejection = Rejection { by: ROUTER, kind: 3, code: 0, next_hop_mtu: None };
+        assert_eq!(fates(&flight.end(at(20))), [Fate::Rejected(rejection)]);
     }
 
     #[test]
@@ -247,8 +302,7 @@ mod tests {
         let mut flight = one_in_the_air();
         flight.error(identity(1), &unreachable(ROUTER), Some(OWN));
         flight.reply(identity(1), wall(10), at(11));
-        assert_eq!(flight.answers().len(), 1);
-        assert_eq!(flight.rejection(), None);
+        assert_eq!(fates(&flight.end(at(20))), [answered(10)]);
     }
 
     #[test]
@@ -257,8 +311,7 @@ mod tests {
         flight.sent((1, [1; 16]), at(0), DEADLINE, Role::WarmUp);
         flight.reply(identity(1), wall(2_000), at(2_001));
         assert!(flight.is_settled(Role::WarmUp));
-        assert!(flight.answers().is_empty());
-        assert_eq!(flight.end(at(2_002)), 0);
+        assert_eq!(flight.end(at(2_002)), Exchange::default());
     }
 
     #[test]

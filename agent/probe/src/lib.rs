@@ -26,5 +26,6 @@ pub use clock::{Answer, Timing};
 pub use errors::{first_rejection, keep_errors};
 pub use pinger::Pinger;
 pub use plan::{
-    EchoError, EchoOutcome, EchoPlan, IDENTITY_BYTES, LATE_GRACE, PACKETS_MAX, Rejection,
+    EchoError, EchoOutcome, EchoPlan, Exchange, Fate, IDENTITY_BYTES, Ignored, LATE_GRACE,
+    PACKETS_MAX, Packet, Rejection,
 };

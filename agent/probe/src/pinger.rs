@@ -4,6 +4,7 @@
 //! [`Pinger::renew`]: then a new socket brings a new ICMP identifier, and with it a new session
 //! in every firewall on the way.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use tokio::time::{Instant, timeout_at};
@@ -11,8 +12,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::binding::Binding;
 use crate::clock::Stamp;
 use crate::flight::Role;
-use crate::plan::{EchoError, EchoOutcome, EchoPlan, IDENTITY_BYTES, PACKETS_MAX};
+use crate::plan::{EchoError, EchoOutcome, EchoPlan, Exchange, IDENTITY_BYTES, PACKETS_MAX};
 use crate::socket::{EchoSocket, Refusal};
+
+/// Sockets that wait for late answers: a renewal each second, for as long as an answer can be late
+/// ([`crate::LATE_GRACE`]).
+const RETIRED_MAX: usize = 11;
 
 /// One target, pinged over one binding.
 ///
@@ -23,14 +28,14 @@ pub struct Pinger {
     target: IpAddr,
     binding: Binding,
     socket: Option<EchoSocket>,
-    /// The socket before the last renewal, read once more for late answers.
-    retired: Option<EchoSocket>,
+    /// Sockets before the last renewals, as long as a late answer may come in by them.
+    retired: VecDeque<EchoSocket>,
 }
 
 impl Pinger {
     /// Nothing is opened before the first exchange.
     pub fn new(target: IpAddr, binding: Binding) -> Self {
-        Self { target, binding, socket: None, retired: None }
+        Self { target, binding, socket: None, retired: VecDeque::new() }
     }
 
     /// Whom it pings.
@@ -46,14 +51,17 @@ impl Pinger {
     /// Opens a new socket for the next exchange.
     pub fn renew(&mut self) {
         if let Some(socket) = self.socket.take() {
-            self.retired = Some(socket);
+            while self.retired.len() >= RETIRED_MAX {
+                self.retired.pop_front();
+            }
+            self.retired.push_back(socket);
         }
     }
 
     /// Runs one exchange; [`EchoPlan`] says how long it can take. Must run on a tokio runtime
     /// with I/O and time. Dropping the future is safe: what was sent counts as the past.
     pub async fn exchange(&mut self, plan: &EchoPlan) -> EchoOutcome {
-        let late_before = self.read_late();
+        let past = self.read_past();
         let socket = match &mut self.socket {
             Some(socket) => socket,
             closed @ None => match EchoSocket::open(self.target, &self.binding) {
@@ -62,7 +70,7 @@ impl Pinger {
                 Err(Refusal::Failed(error)) => return EchoOutcome::Unsendable(error),
             },
         };
-        match exchange(socket, plan, late_before).await {
+        match exchange(socket, plan, past).await {
             Ok(outcome) => outcome,
             Err(error) => {
                 // Whatever made the socket unusable (a device that was renamed, an address that
@@ -73,24 +81,36 @@ impl Pinger {
         }
     }
 
-    /// Answers to earlier exchanges that have come in since.
-    fn read_late(&mut self) -> u32 {
-        let retired = self.retired.take().map_or(0, |mut socket| read_late(&mut socket));
-        retired + self.socket.as_mut().map_or(0, read_late)
+    /// What has come in for earlier exchanges since.
+    fn read_past(&mut self) -> Exchange {
+        let mut past = Exchange::default();
+        self.retired.retain_mut(|socket| {
+            read_past(socket, &mut past);
+            socket.flight.awaits_late_answers()
+        });
+        if let Some(socket) = &mut self.socket {
+            read_past(socket, &mut past);
+        }
+        past
     }
 }
 
-fn read_late(socket: &mut EchoSocket) -> u32 {
-    // Ends an exchange whose future was dropped.
+fn read_past(socket: &mut EchoSocket, past: &mut Exchange) {
+    // Ends an exchange whose future was dropped: nobody heard of its packets.
     let cut_short = socket.flight.end(Stamp::now());
     socket.read();
-    cut_short + socket.flight.end(Stamp::now())
+    for Exchange { packets: _, late_before, ignored } in
+        [cut_short, socket.flight.end(Stamp::now())]
+    {
+        past.late_before.extend(late_before);
+        past.ignored += ignored;
+    }
 }
 
 async fn exchange(
     socket: &mut EchoSocket,
     plan: &EchoPlan,
-    late_before: u32,
+    past: Exchange,
 ) -> Result<EchoOutcome, EchoError> {
     let payload_bytes = plan.payload_bytes.max(IDENTITY_BYTES);
     socket.configure(plan)?;
@@ -115,14 +135,11 @@ async fn exchange(
         return Err(error);
     }
     settle(socket, Role::Counted, last_sent + plan.deadline).await?;
-    let answers = socket.flight.answers();
-    let rejection = socket.flight.rejection();
-    let late = late_before + socket.flight.end(Stamp::now());
-    Ok(match (answers.is_empty(), rejection) {
-        (false, _) => EchoOutcome::Answered { sent, answers, late },
-        (true, Some(rejection)) => EchoOutcome::Rejected { sent, rejection },
-        (true, None) => EchoOutcome::Silent { sent, late },
-    })
+    let Exchange { packets, late_before, ignored } = socket.flight.end(Stamp::now());
+    let mut exchange = Exchange { packets, ..past };
+    exchange.late_before.extend(late_before);
+    exchange.ignored += ignored;
+    Ok(exchange.outcome())
 }
 
 /// Reads until every packet of a role has met its end, or `until`.
@@ -174,8 +191,9 @@ mod tests {
         for _ in 0..2 {
             match pinger.exchange(&plan).await {
                 EchoOutcome::Forbidden => {}
-                EchoOutcome::Answered { sent, answers, late } => {
-                    assert_eq!((sent, answers.len(), late), (3, 3, 0));
+                EchoOutcome::Answered(exchange) => {
+                    assert_eq!((exchange.packets.len(), exchange.answers().count()), (3, 3));
+                    assert_eq!(exchange.late_before, []);
                 }
                 other => panic!("{other:?}"),
             }

@@ -58,25 +58,13 @@ impl Default for EchoPlan {
 #[derive(Debug)]
 pub enum EchoOutcome {
     /// At least one answer in time.
-    Answered {
-        /// Packets sent.
-        sent: u32,
-        /// The answers, in the order of sending.
-        answers: Vec<Answer>,
-        /// Answers after their own deadline, those to the previous exchange included.
-        late: u32,
-    },
+    Answered(Exchange),
     /// No answer in time, and no error.
-    Silent {
-        /// Packets sent.
-        sent: u32,
-        /// Answers after their own deadline, those to the previous exchange included.
-        late: u32,
-    },
+    Silent(Exchange),
     /// No answer in time, and somebody on the way sent an ICMP error about one of the packets.
     Rejected {
-        /// Packets sent.
-        sent: u32,
+        /// The packets.
+        exchange: Exchange,
         /// The first error.
         rejection: Rejection,
     },
@@ -84,6 +72,89 @@ pub enum EchoOutcome {
     Unsendable(EchoError),
     /// The process's groups are outside `net.ipv4.ping_group_range`.
     Forbidden,
+}
+
+/// What became of each packet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Exchange {
+    /// The packets of this exchange, in the order of sending.
+    pub packets: Vec<Packet>,
+    /// When those packets of earlier exchanges were sent, on CLOCK_MONOTONIC, whose answers have
+    /// come in since: what was silent then is late now.
+    pub late_before: Vec<Duration>,
+    /// What was received and is not believed.
+    pub ignored: Ignored,
+}
+
+/// One echo request and what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// When it was sent, on CLOCK_MONOTONIC. No two packets of a target share it, so that it
+    /// names the packet.
+    pub sent: Duration,
+    /// Its fate when the exchange ended.
+    pub fate: Fate,
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Answered within its own deadline.
+    Answered(Answer),
+    /// Answered after it.
+    Late,
+    /// Not answered so far. A later exchange may still find it late ([`Exchange::late_before`]),
+    /// until [`LATE_GRACE`] has passed.
+    Silent,
+    /// Somebody on the way sent an ICMP error about it. It may still turn out late, too.
+    Rejected(Rejection),
+}
+
+/// Packets that the kernel handed over and that prove nothing, since the previous exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ignored {
+    /// Replies from somebody else, without our random bytes, or to no request of ours.
+    pub replies: u32,
+    /// ICMP errors about no packet of ours.
+    pub errors: u32,
+}
+
+impl Ignored {
+    /// All of them.
+    pub fn total(self) -> u32 {
+        self.replies.saturating_add(self.errors)
+    }
+}
+
+impl std::ops::AddAssign for Ignored {
+    fn add_assign(&mut self, Self { replies, errors }: Self) {
+        self.replies = self.replies.saturating_add(replies);
+        self.errors = self.errors.saturating_add(errors);
+    }
+}
+
+impl Exchange {
+    /// The answers in time, in the order of sending.
+    pub fn answers(&self) -> impl Iterator<Item = Answer> {
+        self.packets.iter().filter_map(|packet| match packet.fate {
+            Fate::Answered(answer) => Some(answer),
+            Fate::Late | Fate::Silent | Fate::Rejected(_) => None,
+        })
+    }
+
+    /// The outcome that these packets make.
+    pub(crate) fn outcome(self) -> EchoOutcome {
+        let rejection = self.packets.iter().find_map(|packet| match packet.fate {
+            Fate::Rejected(rejection) => Some(rejection),
+            Fate::Answered(_) | Fate::Late | Fate::Silent => None,
+        });
+        let is_answered = self.answers().next().is_some();
+        match rejection {
+            _ if is_answered => EchoOutcome::Answered(self),
+            Some(rejection) => EchoOutcome::Rejected { exchange: self, rejection },
+            None => EchoOutcome::Silent(self),
+        }
+    }
 }
 
 /// An ICMP or ICMPv6 error about a packet of ours.

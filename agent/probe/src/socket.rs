@@ -194,13 +194,15 @@ impl EchoSocket {
         let bytes = &bytes[..length.min(RECEIVE_BYTES)];
         let to = self.target.ip();
         if let Some(error) = control.error {
-            if let Some(quoted) = read_quoted_request(to, bytes) {
-                self.flight.error(quoted, &error, self.own);
+            match read_quoted_request(to, bytes) {
+                Some(quoted) => self.flight.error(quoted, &error, self.own),
+                None => self.flight.ignore_error(),
             }
-        } else if let Some(identity) = read_reply(to, bytes)
-            && from == Some(to)
-        {
-            self.flight.reply(identity, control.arrived, read);
+        } else {
+            match read_reply(to, bytes).filter(|_| from == Some(to)) {
+                Some(identity) => self.flight.reply(identity, control.arrived, read),
+                None => self.flight.ignore_reply(),
+            }
         }
         true
     }

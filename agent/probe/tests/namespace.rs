@@ -7,7 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::Duration;
 
-use haidang_probe::{Binding, EchoOutcome, EchoPlan, LATE_GRACE, Pinger, Rejection, Timing};
+use haidang_probe::{
+    Binding, EchoOutcome, EchoPlan, Fate, LATE_GRACE, Packet, Pinger, Rejection, Timing,
+};
 use nix::sched::{CloneFlags, unshare};
 
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 10, 10));
@@ -100,9 +102,9 @@ fn a_router_answers_with_kernel_stamps_on_old_and_new_sockets() {
         let plan = EchoPlan { warm_up: Some(Duration::from_millis(300)), ttl: Some(1), ..plan() };
         for _ in 0..3 {
             let outcome = pinger.exchange(&plan).await;
-            let EchoOutcome::Answered { sent: 3, answers, late: 0 } = outcome else {
-                panic!("{outcome:?}")
-            };
+            let EchoOutcome::Answered(exchange) = outcome else { panic!("{outcome:?}") };
+            assert_eq!((exchange.packets.len(), exchange.late_before.len()), (3, 0));
+            let answers: Vec<_> = exchange.answers().collect();
             assert_eq!(answers.len(), 3);
             assert!(answers.iter().all(|answer| answer.timing == Timing::Kernel), "{answers:?}");
             assert!(answers.iter().all(|answer| answer.rtt <= plan.deadline));
@@ -120,8 +122,8 @@ fn loopback_answers_in_both_families() {
             let mut pinger = Pinger::new(address, binding);
             let plan = EchoPlan { payload_bytes: 1_400, dont_fragment: true, ..plan() };
             let outcome = pinger.exchange(&plan).await;
-            let EchoOutcome::Answered { answers, .. } = outcome else { panic!("{outcome:?}") };
-            assert_eq!(answers.len(), 3);
+            let EchoOutcome::Answered(exchange) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(exchange.answers().count(), 3);
         }
     });
 }
@@ -142,7 +144,9 @@ fn a_black_hole_is_silent() {
     in_namespace(|| async {
         let _router = router("silent");
         let outcome = pinger(BLACK_HOLE).exchange(&plan()).await;
-        assert!(matches!(outcome, EchoOutcome::Silent { sent: 3, late: 0 }), "{outcome:?}");
+        let EchoOutcome::Silent(exchange) = outcome else { panic!("{outcome:?}") };
+        assert!(exchange.packets.iter().all(|packet| packet.fate == Fate::Silent), "{exchange:?}");
+        assert_eq!((exchange.packets.len(), exchange.late_before.len()), (3, 0));
     });
 }
 
@@ -183,21 +187,24 @@ fn an_answer_to_the_previous_exchange_is_late() {
         run(&format!("ip -n {name} link set g0 arp off"));
         let short = EchoPlan { count: 1, deadline: Duration::from_millis(100), ..plan() };
         let outcome = pinger.exchange(&short).await;
-        assert!(matches!(outcome, EchoOutcome::Silent { sent: 1, late: 0 }), "{outcome:?}");
+        let EchoOutcome::Silent(exchange) = outcome else { panic!("{outcome:?}") };
+        let [Packet { sent, fate: Fate::Silent }] = exchange.packets[..] else {
+            panic!("{exchange:?}")
+        };
         run(&format!("ip -n {name} link set g0 arp on"));
         pinger.renew();
-        let mut late_total = 0;
+        let mut late = Vec::new();
         let give_up = tokio::time::Instant::now() + LATE_GRACE / 2;
-        while late_total == 0 && tokio::time::Instant::now() < give_up {
+        while !late.contains(&sent) && tokio::time::Instant::now() < give_up {
             match pinger.exchange(&plan()).await {
-                EchoOutcome::Answered { late, .. } | EchoOutcome::Silent { late, .. } => {
-                    late_total += late;
+                EchoOutcome::Answered(exchange) | EchoOutcome::Silent(exchange) => {
+                    late.extend(exchange.late_before);
                 }
                 other => panic!("{other:?}"),
             }
         }
         // Those of later exchanges may have waited for the same address.
-        assert!(late_total >= 1);
+        assert!(late.contains(&sent), "{late:?}");
     });
 }
 

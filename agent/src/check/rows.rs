@@ -153,12 +153,14 @@ fn gateway_echo(gateway: &Echo, cycle: &Cycle) -> Seen {
 
 fn echo(echo: &Echo) -> Seen {
     match echo {
-        Echo::Answered { sent, rtts, .. } => match rtts.iter().min() {
-            Some(best) => good(Key::Answered, format!("{}/{sent}, {}", rtts.len(), ms(*best))),
-            None => good(Key::AnsweredLate, format!("0/{sent}")),
+        Echo::Answered(exchange) => {
+            let best = exchange.rtts().min().map_or(String::new(), |rtt| format!(", {}", ms(rtt)));
+            good(Key::Answered, format!("{}/{}{best}", exchange.rtts().count(), exchange.sent()))
+        }
+        Echo::Silent(exchange) => match exchange.late() {
+            0 => fails(Key::Silent, format!("0/{}", exchange.sent())),
+            late => good(Key::AnsweredLate, format!("{late}/{}", exchange.sent())),
         },
-        Echo::Silent { sent, late: 0 } => fails(Key::Silent, format!("0/{sent}")),
-        Echo::Silent { sent, late } => good(Key::AnsweredLate, format!("{late}/{sent}")),
         Echo::Rejected { by, kind, code, .. } => {
             fails(Key::Rejected, format!("{by}, ICMP {kind}/{code}"))
         }

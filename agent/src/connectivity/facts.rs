@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use haidang_proto::model::fact::{FACT_TEXT_BYTES_MAX, FACTS_MAX, Fact, FactKind};
 
 use crate::evidence::{
-    Address, Cycle, Dns, Echo, Gateway, Interface, Link, Neighbour, PathMtu, RouteLookup,
+    Address, Cycle, Dns, Echo, Exchange, Gateway, Interface, Link, Neighbour, PathMtu, RouteLookup,
     ServiceAnswer, Tcp, Unbound,
 };
 
@@ -123,23 +123,36 @@ fn gateway_facts(list: &mut List, gateway: &Gateway) {
 
 fn echo(list: &mut List, kind: FactKind, subject: &str, echo: &Echo) {
     let value = match echo {
-        Echo::Answered { sent, rtts, late } => {
-            let best = rtts
-                .iter()
+        Echo::Answered(exchange) => {
+            let (sent, late) = (exchange.sent(), exchange.late());
+            let best = exchange
+                .rtts()
                 .min()
                 .map_or(String::new(), |rtt| format!(", best {:.1} ms", rtt.as_secs_f64() * 1e3));
-            format!("answered {} of {sent}, late {late}{best}", rtts.len())
+            let answers = exchange.rtts().count();
+            format!("answered {answers} of {sent}, late {late}{best}{}", ignored(exchange))
         }
-        Echo::Silent { sent, late } => format!("silent, sent {sent}, late {late}"),
-        Echo::Rejected { sent, by, kind, code } => {
+        Echo::Silent(exchange) => {
+            let (sent, late) = (exchange.sent(), exchange.late());
+            format!("silent, sent {sent}, late {late}{}", ignored(exchange))
+        }
+        Echo::Rejected { exchange, by, kind, code } => {
             list.push(FactKind::RejectedBy, &by.to_string(), format!("icmp {kind}/{code}"));
-            format!("rejected, sent {sent}")
+            format!("rejected, sent {}{}", exchange.sent(), ignored(exchange))
         }
         Echo::Unsendable(fault) => format!("not sent: {}", fault.0),
         Echo::Forbidden => "forbidden on this machine".into(),
         Echo::NotTried => return,
     };
     list.push(kind, subject, value);
+}
+
+/// Forged replies are worth telling, none are not.
+fn ignored(exchange: &Exchange) -> String {
+    match exchange.ignored {
+        0 => String::new(),
+        ignored => format!(", ignored {ignored}"),
+    }
 }
 
 fn tcp(tcp: &Tcp) -> Option<String> {

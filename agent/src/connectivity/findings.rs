@@ -10,7 +10,7 @@ use crate::evidence::{Anchor, Canary, Cycle, Echo, ServiceAnswer, Surroundings, 
 use crate::schedule::EchoTrust;
 
 use super::ladder::{echo_answered, echo_was_tried, tcp_answered, tcp_was_tried, was_tried};
-use super::quality::ANCHORS_MAX;
+use super::quality::{ANCHORS_MAX, Protocol};
 
 /// Silent cycles in a row that make an anchor dead, with TCP tried; twice as many without.
 const SILENT_CYCLES: u32 = 4;
@@ -73,6 +73,14 @@ impl Findings {
             EchoTrust::Useless
         } else {
             EchoTrust::Trusted
+        }
+    }
+
+    /// What the quality of the path is measured by: TCP where echo is forbidden or filtered.
+    pub(super) fn measured_by(&self) -> Protocol {
+        match self.echo_forbidden || self.deaf_cycles >= DEAF_CYCLES {
+            true => Protocol::Tcp,
+            false => Protocol::Echo,
         }
     }
 

@@ -132,9 +132,9 @@ pub(crate) const fn is_kernel_visible(cause: DownCause) -> bool {
 /// Whether an echo came back, in time or late.
 pub(crate) fn echo_answered(echo: &Echo) -> bool {
     match echo {
-        Echo::Answered { rtts, late, .. } => !rtts.is_empty() || *late > 0,
-        Echo::Silent { late, .. } => *late > 0,
-        Echo::Rejected { .. } | Echo::Unsendable(_) | Echo::Forbidden | Echo::NotTried => false,
+        Echo::Answered(_) => true,
+        Echo::Silent(exchange) | Echo::Rejected { exchange, .. } => exchange.late() > 0,
+        Echo::Unsendable(_) | Echo::Forbidden | Echo::NotTried => false,
     }
 }
 
@@ -159,7 +159,7 @@ pub(crate) const fn tcp_was_tried(tcp: &Tcp) -> bool {
 /// Whether an echo request left this machine.
 pub(crate) const fn echo_was_tried(echo: &Echo) -> bool {
     match echo {
-        Echo::Answered { .. } | Echo::Silent { .. } | Echo::Rejected { .. } => true,
+        Echo::Answered(_) | Echo::Silent(_) | Echo::Rejected { .. } => true,
         Echo::Unsendable(_) | Echo::Forbidden | Echo::NotTried => false,
     }
 }

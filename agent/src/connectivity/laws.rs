@@ -2,31 +2,39 @@
 
 use proptest::prelude::*;
 
-use crate::evidence::{Anchor, Echo, Tcp};
+use crate::evidence::{Anchor, Echo, Exchange, Fate, Tcp};
 
 use super::bench::Bench;
 use super::scenes::{
-    answered, at, core_dark, dark, dedicated, fault, healthy, ip, local_faults, ms, no_address,
-    no_carrier, no_route,
+    answered, at, core_dark, dark, dedicated, exchange, fault, healthy, local_faults, ms,
+    no_address, no_carrier, no_route, rejected,
 };
 use super::*;
 
 fn any_echo() -> impl Strategy<Value = Echo> {
     prop_oneof![
         Just(answered(ms(5))),
-        (0u32..5, 0u32..5).prop_map(|(sent, late)| Echo::Silent { sent, late }),
-        (0u32..5, proptest::collection::vec(0u64..3_000, 0..4), 0u32..3).prop_map(
-            |(sent, rtts, late)| Echo::Answered {
-                sent,
-                rtts: rtts.into_iter().map(ms).collect(),
-                late
-            }
-        ),
-        Just(Echo::Rejected { sent: 2, by: ip("198.18.10.1"), kind: 3, code: 1 }),
+        any_exchange().prop_map(Echo::Silent),
+        any_exchange().prop_map(Echo::Answered),
+        Just(rejected("198.18.10.1")),
         Just(Echo::Unsendable(fault())),
         Just(Echo::Forbidden),
         Just(Echo::NotTried),
     ]
+}
+
+fn any_exchange() -> impl Strategy<Value = Exchange> {
+    let fate = prop_oneof![
+        (0u64..3_000).prop_map(|rtt| Fate::Answered(ms(rtt))),
+        Just(Fate::Late),
+        Just(Fate::Lost),
+        Just(Fate::Rejected),
+    ];
+    let fates = proptest::collection::vec(fate, 0..5);
+    (fates, proptest::collection::vec(0u64..400, 0..3)).prop_map(|(fates, late)| Exchange {
+        late_before: late.into_iter().map(ms).collect(),
+        ..exchange(&fates)
+    })
 }
 
 fn any_tcp() -> impl Strategy<Value = Tcp> {

@@ -5,15 +5,26 @@
 //! round-trip histograms, each sparse, about 2 KiB when filled; so memory is bounded by
 //! [`ANCHORS_MAX`].
 //!
-//! The evidence tells how many echoes of a cycle were lost, not which: the losses of one cycle
-//! count as one run, joined to the run before when nothing in the cycle was answered.
+//! One anchor speaks for the path in reports: the best of the window so far, chosen anew with
+//! each slice, and another as soon as it falls silent alone. The choice never depends on the
+//! counts that it lets through, which would make them better than the path is.
+//!
+//! Packets are counted when their fate is certain (`sequence`), up to ten seconds after they were
+//! sent. Where echo is forbidden or filtered, TCP handshakes are counted in their stead, and
+//! labelled so.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use haidang_proto::model::quality::{Quality, RttHistogram};
 
-use crate::evidence::{Cycle, Echo};
+use crate::evidence::{Anchor, Cycle, Echo, Fate, Packet, Tcp};
+
+use self::sequence::Sequence;
+use super::Now;
+use super::ladder::{echo_answered, tcp_answered};
+
+mod sequence;
 
 /// Anchors that are counted; a configuration has two or three.
 pub(super) const ANCHORS_MAX: usize = 16;
@@ -25,6 +36,20 @@ const DAYS: usize = 7;
 /// window.
 const STALL_MIN: Duration = Duration::from_secs(180);
 const DAY: Duration = Duration::from_secs(86_400);
+/// Silent cycles in a row, while another anchor answers, after which an anchor no longer speaks.
+const MUTE_CYCLES: u32 = 4;
+/// The first retransmission of a SYN (RFC 6298, section 2.1): a handshake that takes so long has
+/// lost a packet.
+const SYN_RETRANSMISSION: Duration = Duration::from_secs(1);
+
+/// What the path is measured by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// Echo requests.
+    Echo,
+    /// TCP handshakes.
+    Tcp,
+}
 
 /// Counts of all anchors.
 #[derive(Debug)]
@@ -36,20 +61,26 @@ pub(super) struct QualityLog {
     /// The end of the latest cycle.
     last: Duration,
     lag_max: Duration,
+    protocol: Protocol,
     anchors: Vec<AnchorLog>,
+    /// Index of the anchor whose counts are reported.
+    speaker: usize,
 }
 
 /// Counts of one anchor.
 #[derive(Debug, Default)]
 struct AnchorLog {
+    sequence: Sequence,
     report: Quality,
     slice: Quality,
+    /// Packets sent up to then, on CLOCK_MONOTONIC, belong to no window.
+    window_after: Option<Duration>,
     /// Full slices, oldest first.
     window: VecDeque<Quality>,
     /// Days, oldest first; the last is today's.
     days: VecDeque<RttHistogram>,
-    /// Losses since the latest answer.
-    run: u32,
+    /// Cycles in a row in which it was silent.
+    mute_cycles: u32,
 }
 
 /// A full window of the best anchor.
@@ -69,119 +100,156 @@ impl QualityLog {
             report_started: now,
             last: now,
             lag_max: Duration::ZERO,
+            protocol: Protocol::Echo,
             anchors: Vec::new(),
+            speaker: 0,
         }
     }
 
-    /// Counts a cycle; answers the window when a slice of it has just become full.
-    pub(super) fn observe(&mut self, cycle: &Cycle, now: Duration) -> Option<Window> {
-        self.skip(cycle, now);
+    /// Counts a cycle by the packets of `protocol`; answers the window when a slice of it has just
+    /// become full.
+    pub(super) fn observe(
+        &mut self,
+        cycle: &Cycle,
+        protocol: Protocol,
+        now: Now,
+    ) -> Option<Window> {
+        let at = now.moment.boottime;
+        if self.protocol != protocol {
+            // What the other protocol lost tells nothing of the path.
+            self.protocol = protocol;
+            self.anchors.iter_mut().for_each(|anchor| anchor.sequence = Sequence::default());
+            self.forget_window(at);
+        }
+        self.note(cycle, now);
         let count = cycle.anchors.len().min(ANCHORS_MAX);
         self.anchors.resize_with(count, AnchorLog::default);
-        if now.saturating_sub(self.day_started) >= DAY {
-            self.day_started = now;
+        if at.saturating_sub(self.day_started) >= DAY {
+            self.day_started = at;
             self.anchors.iter_mut().for_each(AnchorLog::close_day);
         }
         for (log, anchor) in self.anchors.iter_mut().zip(&cycle.anchors) {
-            log.count(&anchor.echo);
+            log.count(anchor, protocol, now.monotonic);
         }
-        let slice_age = now.saturating_sub(self.slice_started);
+        self.pass_the_word();
+        let slice_age = at.saturating_sub(self.slice_started);
         if slice_age < self.slice_length {
             return None;
         }
-        self.slice_started = now;
+        self.slice_started = at;
         if slice_age > self.slice_length + STALL_MIN {
-            self.forget_window(now);
+            self.forget_window(at);
             return None;
         }
         self.anchors.iter_mut().for_each(AnchorLog::close_slice);
+        self.choose_speaker();
         self.anchors
             .iter()
             .filter_map(AnchorLog::full_window)
             .min_by_key(|window| (loss_ppm(&window.quality), window.quality.rtt.percentile(0.5)))
     }
 
-    /// A cycle whose echoes tell nothing of the path, because this machine was too slow.
-    pub(super) fn skip(&mut self, cycle: &Cycle, now: Duration) {
-        self.last = now;
-        self.lag_max = self.lag_max.max(cycle.prober_lag_max);
+    /// A cycle whose packets tell nothing of the path, because this machine was too slow. Late
+    /// answers to earlier ones still count: the kernel has stamped them.
+    pub(super) fn skip(&mut self, cycle: &Cycle, now: Now) {
+        self.note(cycle, now);
+        self.interrupt();
     }
 
-    /// The path went: the next window begins anew.
+    /// What follows is no neighbour of what was sent before.
+    pub(super) fn interrupt(&mut self) {
+        self.anchors.iter_mut().for_each(|anchor| anchor.sequence.interrupt());
+    }
+
+    /// The path went: the next window begins anew, with packets that are still to be sent.
     pub(super) fn forget_window(&mut self, now: Duration) {
         self.slice_started = now;
         for anchor in &mut self.anchors {
             anchor.window.clear();
             anchor.slice = Quality::default();
+            anchor.window_after = anchor.sequence.latest_waiting().or(anchor.window_after);
         }
     }
 
-    /// Counts of the best anchor since this was last asked, up to the latest cycle.
+    /// Counts of the anchor that speaks, since this was last asked, up to the latest cycle.
     pub(super) fn take_report(&mut self) -> Quality {
-        let reports = self.anchors.iter_mut().map(|anchor| std::mem::take(&mut anchor.report));
-        let best = reports
-            .filter(|quality| quality.sent > 0)
-            .min_by_key(|quality| (loss_ppm(quality), quality.rtt.percentile(0.5)));
+        let mut reports: Vec<_> =
+            self.anchors.iter_mut().map(|anchor| std::mem::take(&mut anchor.report)).collect();
+        let spoken = reports.get_mut(self.speaker).map(std::mem::take).unwrap_or_default();
         let window = self.last.saturating_sub(self.report_started);
         self.report_started = self.last;
-        Quality {
-            window,
-            prober_lag_max: std::mem::take(&mut self.lag_max),
-            ..best.unwrap_or_default()
+        Quality { window, prober_lag_max: std::mem::take(&mut self.lag_max), ..spoken }
+    }
+
+    fn note(&mut self, cycle: &Cycle, now: Now) {
+        self.last = now.moment.boottime;
+        self.lag_max = self.lag_max.max(cycle.prober_lag_max);
+        for (log, anchor) in self.anchors.iter_mut().zip(&cycle.anchors) {
+            if let Echo::Answered(exchange)
+            | Echo::Silent(exchange)
+            | Echo::Rejected { exchange, .. } = &anchor.echo
+            {
+                exchange.late_before.iter().for_each(|sent| log.sequence.answered_late(*sent));
+            }
+        }
+    }
+
+    /// An anchor that falls silent alone is dead, and says nothing of the path.
+    fn pass_the_word(&mut self) {
+        let is_mute = |log: &AnchorLog| log.mute_cycles >= MUTE_CYCLES;
+        if self.anchors.get(self.speaker).is_none_or(is_mute)
+            && let Some(other) = self.anchors.iter().position(|log| log.mute_cycles == 0)
+        {
+            self.speaker = other;
+        }
+    }
+
+    fn choose_speaker(&mut self) {
+        let speaker = self.speaker;
+        let best = self.anchors.iter().map(AnchorLog::window_so_far).enumerate();
+        let best = best.filter(|(_, quality)| quality.sent > 0).min_by_key(|(at, quality)| {
+            (loss_ppm(quality), quality.rtt.percentile(0.5), *at != speaker)
+        });
+        if let Some((best, _)) = best {
+            self.speaker = best;
         }
     }
 }
 
 impl AnchorLog {
-    fn count(&mut self, echo: &Echo) {
-        let mut counts = Quality::default();
-        let rtts: &[Duration] = match echo {
-            Echo::Answered { sent, rtts, late } => {
-                counts.received = u32::try_from(rtts.len()).unwrap_or(u32::MAX);
-                counts.late = *late;
-                counts.lost = sent.saturating_sub(counts.received).saturating_sub(*late);
-                rtts
-            }
-            Echo::Silent { sent, late } => {
-                counts.late = *late;
-                counts.lost = sent.saturating_sub(*late);
-                &[]
-            }
-            Echo::Rejected { sent, .. } => {
-                counts.lost = *sent;
-                &[]
-            }
+    fn count(&mut self, anchor: &Anchor, protocol: Protocol, now: Duration) {
+        let packets: &[Packet] = match (protocol, &anchor.echo) {
+            (
+                Protocol::Echo,
+                Echo::Answered(exchange) | Echo::Silent(exchange) | Echo::Rejected { exchange, .. },
+            ) => &exchange.packets,
             // Nothing left this machine.
-            Echo::Unsendable(_) | Echo::Forbidden | Echo::NotTried => return,
+            (Protocol::Echo, Echo::Unsendable(_) | Echo::Forbidden | Echo::NotTried) => &[],
+            (Protocol::Tcp, _) => match handshake(&anchor.tcp) {
+                Some(fate) => &[Packet { sent: now, fate }],
+                None => &[],
+            },
         };
-        counts.sent = counts.received.saturating_add(counts.late).saturating_add(counts.lost);
-        self.count_run(&mut counts);
-        for rtt in rtts {
-            counts.rtt.record(*rtt);
+        let is_answered = match protocol {
+            Protocol::Echo => echo_answered(&anchor.echo),
+            Protocol::Tcp => tcp_answered(&anchor.tcp),
+        };
+        if is_answered {
+            self.mute_cycles = 0;
+        } else if !packets.is_empty() {
+            self.mute_cycles = self.mute_cycles.saturating_add(1);
         }
-        counts.rtt_min = rtts.iter().min().copied();
-        for pair in rtts.windows(2) {
-            counts.ipdv_abs_sum += pair[0].abs_diff(pair[1]);
-            counts.ipdv_count += 1;
-        }
-        self.report.merge(&counts);
-        self.slice.merge(&counts);
-        match self.days.back_mut() {
-            Some(today) => today.merge(&counts.rtt),
-            None => self.days.push_back(counts.rtt),
-        }
-    }
-
-    fn count_run(&mut self, counts: &mut Quality) {
-        let was_answered = counts.received > 0 || counts.late > 0;
-        if was_answered {
-            for run in [std::mem::take(&mut self.run), counts.lost] {
-                if run > 0 {
-                    counts.loss_runs[Quality::loss_run_class(run)] += 1;
-                }
+        packets.iter().for_each(|packet| self.sequence.push(*packet, protocol));
+        for settled in self.sequence.settle(now) {
+            self.report.merge(&settled.counts);
+            if self.window_after.is_none_or(|after| settled.sent > after) {
+                self.window_after = None;
+                self.slice.merge(&settled.counts);
             }
-        } else {
-            self.run = self.run.saturating_add(counts.lost);
+            match self.days.back_mut() {
+                Some(today) => today.merge(&settled.counts.rtt),
+                None => self.days.push_back(settled.counts.rtt),
+            }
         }
     }
 
@@ -199,15 +267,32 @@ impl AnchorLog {
         self.days.push_back(RttHistogram::default());
     }
 
+    fn window_so_far(&self) -> Quality {
+        let mut quality = Quality::default();
+        self.window.iter().for_each(|slice| quality.merge(slice));
+        quality
+    }
+
     fn full_window(&self) -> Option<Window> {
         if self.window.len() < SLICES as usize {
             return None;
         }
-        let mut quality = Quality::default();
-        self.window.iter().for_each(|slice| quality.merge(slice));
+        let quality = self.window_so_far();
         let mut days = RttHistogram::default();
         self.days.iter().for_each(|day| days.merge(day));
         (quality.sent > 0).then(|| Window { quality, rtt_median: days.percentile(0.5) })
+    }
+}
+
+/// The fate of a TCP handshake, as far as it tells of the path: a reset may be a firewall's.
+fn handshake(tcp: &Tcp) -> Option<Fate> {
+    match tcp {
+        Tcp::Proved { connect } | Tcp::Connected { connect } => {
+            Some(if *connect < SYN_RETRANSMISSION { Fate::Answered(*connect) } else { Fate::Lost })
+        }
+        Tcp::Silent => Some(Fate::Lost),
+        Tcp::Rejected { .. } => Some(Fate::Rejected),
+        Tcp::Impostor { .. } | Tcp::Refused | Tcp::Unsendable(_) | Tcp::NotTried => None,
     }
 }
 
@@ -217,75 +302,4 @@ fn loss_ppm(quality: &Quality) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::scenes::{healthy, ms, silent};
-    use super::*;
-
-    fn with_echo(echo: &Echo) -> Cycle {
-        let mut cycle = healthy();
-        cycle.anchors.truncate(1);
-        cycle.anchors[0].echo = echo.clone();
-        cycle
-    }
-
-    fn answered(sent: u32, rtts: &[u64], late: u32) -> Echo {
-        Echo::Answered { sent, rtts: rtts.iter().copied().map(ms).collect(), late }
-    }
-
-    fn log_of(echoes: &[Echo]) -> QualityLog {
-        let mut log = QualityLog::new(Duration::from_secs(300), Duration::ZERO);
-        for (at, echo) in (1..).zip(echoes) {
-            log.observe(&with_echo(echo), Duration::from_secs(at));
-        }
-        log
-    }
-
-    #[test]
-    fn every_echo_is_received_late_or_lost() {
-        let rejected = Echo::Rejected { sent: 2, by: [198, 18, 10, 1].into(), kind: 3, code: 0 };
-        let mut log = log_of(&[
-            answered(4, &[5, 7, 6], 0),
-            answered(2, &[], 1),
-            silent(),
-            rejected,
-            Echo::Forbidden,
-            Echo::NotTried,
-        ]);
-        let quality = log.take_report();
-        assert_eq!((quality.sent, quality.received), (10, 3));
-        assert_eq!((quality.late, quality.lost), (1, 6));
-        assert_eq!(quality.window, Duration::from_secs(6));
-        assert_eq!(quality.rtt_min, Some(ms(5)));
-        assert_eq!((quality.ipdv_abs_sum, quality.ipdv_count), (ms(3), 2));
-        assert_eq!(log.take_report(), Quality::default());
-    }
-
-    #[test]
-    fn losses_of_neighbouring_silent_cycles_are_one_run() {
-        let good = answered(2, &[5, 5], 0);
-        let half = answered(2, &[5], 0);
-        let mut log = log_of(&[half.clone(), silent(), silent(), silent(), good, half, silent()]);
-        let quality = log.take_report();
-        // Two runs of one, one of six, and one of two that is not over yet.
-        assert_eq!(quality.loss_runs, [2, 0, 0, 1, 0]);
-        assert_eq!(quality.lost, 10);
-    }
-
-    #[test]
-    fn the_median_spans_seven_days_and_memory_does_not_grow() {
-        let mut log = QualityLog::new(Duration::from_secs(300), Duration::ZERO);
-        let mut last = None;
-        for hour in 0..24 * 20 {
-            let rtt = if hour < 24 * 10 { 5 } else { 40 };
-            for second in [1, 31, 61, 91, 121, 151, 181, 211, 241, 271, 301] {
-                let now = Duration::from_secs(3_600 * hour + second);
-                let window = log.observe(&with_echo(&answered(2, &[rtt, rtt], 0)), now);
-                last = window.or(last);
-            }
-            assert!(log.anchors[0].days.len() <= DAYS);
-            assert!(log.anchors[0].window.len() <= SLICES as usize);
-        }
-        let median = last.and_then(|window| window.rtt_median).expect("a window was full");
-        assert!(median > ms(35), "{median:?} still remembers the days before");
-    }
-}
+mod tests;

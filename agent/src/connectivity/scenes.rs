@@ -7,8 +7,9 @@ use haidang_proto::model::record::Moment;
 
 use crate::config;
 use crate::evidence::{
-    Address, Anchor, Cycle, Dns, Echo, Gateway, Interface, Link, LocalFault, Neighbour, PathMtu,
-    Resolver, Route, RouteLookup, Service, ServiceAnswer, Surroundings, Tcp, Unbound,
+    Address, Anchor, Cycle, Dns, Echo, Exchange, Fate, Gateway, Interface, Link, LocalFault,
+    Neighbour, Packet, PathMtu, Resolver, Route, RouteLookup, Service, ServiceAnswer, Surroundings,
+    Tcp, Unbound,
 };
 
 use super::Now;
@@ -47,12 +48,28 @@ pub(crate) fn dedicated() -> config::Dedicated {
     }
 }
 
+/// An exchange of packets with these fates, a tenth of a second apart.
+pub(crate) fn exchange(fates: &[Fate]) -> Exchange {
+    let packets = (0u64..).zip(fates).map(|(at, fate)| Packet { sent: ms(100 * at), fate: *fate });
+    Exchange { packets: packets.collect(), ..Exchange::default() }
+}
+
 pub(crate) fn answered(rtt: Duration) -> Echo {
-    Echo::Answered { sent: 2, rtts: vec![rtt, rtt], late: 0 }
+    Echo::Answered(exchange(&[Fate::Answered(rtt); 2]))
+}
+
+/// One answer, and one packet that was lost.
+pub(crate) fn half_answered(rtt: Duration) -> Echo {
+    Echo::Answered(exchange(&[Fate::Answered(rtt), Fate::Lost]))
 }
 
 pub(crate) fn silent() -> Echo {
-    Echo::Silent { sent: 2, late: 0 }
+    Echo::Silent(exchange(&[Fate::Lost; 2]))
+}
+
+pub(crate) fn rejected(by: &str) -> Echo {
+    let exchange = exchange(&[Fate::Rejected, Fate::Lost]);
+    Echo::Rejected { exchange, by: ip(by), kind: 3, code: 0 }
 }
 
 /// Everything as it should be, with two anchors and a climb.
@@ -77,7 +94,7 @@ pub(crate) fn healthy() -> Cycle {
         gateways: vec![Gateway {
             address: ip("198.18.10.1"),
             neighbour: Neighbour::Known,
-            echo: Echo::Answered { sent: 1, rtts: vec![ms(1)], late: 0 },
+            echo: answered(ms(1)),
         }],
         anchors: vec![anchor("core-a", "198.18.0.10"), anchor("core-b", "198.19.0.10")],
         resolvers: vec![Resolver { address: ip("198.18.0.53"), answer: Dns::Right { rtt: ms(6) } }],
@@ -99,7 +116,7 @@ pub(crate) fn dark() -> Cycle {
         anchor.echo = silent();
         anchor.tcp = Tcp::Silent;
     }
-    cycle.gateways[0].echo = Echo::Silent { sent: 1, late: 0 };
+    cycle.gateways[0].echo = silent();
     cycle.resolvers.clear();
     cycle.services.clear();
     cycle.unbound = Some(Unbound::Unreached);
@@ -110,7 +127,7 @@ pub(crate) fn dark() -> Cycle {
 /// The core is a black hole, the gateway answers.
 pub(crate) fn core_dark() -> Cycle {
     let mut cycle = dark();
-    cycle.gateways[0].echo = Echo::Answered { sent: 1, rtts: vec![ms(1)], late: 0 };
+    cycle.gateways[0].echo = answered(ms(1));
     cycle
 }
 

@@ -15,7 +15,7 @@ use haidang_proto::model::settings::Settings;
 use haidang_proto::model::verdict::{DegradedCause, DownCause, Family, Verdict};
 
 use crate::config;
-use crate::evidence::{Cycle, Echo, Tcp};
+use crate::evidence::{Cycle, Echo, Exchange, Fate, Packet, Tcp};
 use crate::schedule::{CyclePlan, Schedule};
 
 use super::scenes::{at, dedicated, healthy, ms, no_carrier};
@@ -132,20 +132,19 @@ impl World {
         let mut cycle = healthy();
         let mut took = RTT * 2;
         for anchor in &mut cycle.anchors {
-            let mut rtts = Vec::new();
+            let mut packets = Vec::new();
             for at in 0..plan.echoes_per_anchor {
                 let sent = plan.echo_spacing * at;
-                if self.line.passes(&mut self.random) && start + sent < cut_at {
-                    rtts.push(RTT);
-                    took = took.max(sent + RTT);
-                } else {
-                    took = took.max(sent + plan.echo_deadline);
-                }
+                let passes = self.line.passes(&mut self.random) && start + sent < cut_at;
+                took = took.max(sent + if passes { RTT } else { plan.echo_deadline });
+                let fate = if passes { Fate::Answered(RTT) } else { Fate::Lost };
+                packets.push(Packet { sent: start + sent, fate });
             }
-            let sent = plan.echoes_per_anchor;
-            anchor.echo = match rtts.is_empty() {
-                true => Echo::Silent { sent, late: 0 },
-                false => Echo::Answered { sent, rtts, late: 0 },
+            let is_answered = packets.iter().any(|packet| packet.fate != Fate::Lost);
+            let exchange = Exchange { packets, ..Exchange::default() };
+            anchor.echo = match is_answered {
+                true => Echo::Answered(exchange),
+                false => Echo::Silent(exchange),
             };
             anchor.tcp = if !plan.tcp {
                 Tcp::NotTried

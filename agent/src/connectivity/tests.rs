@@ -2,12 +2,13 @@
 
 use haidang_proto::model::verdict::{DnsCause, DownCause, ServiceCause};
 
-use crate::evidence::{Anchor, Dns, Echo, PathMtu, ServiceAnswer, Tcp};
+use crate::evidence::{Anchor, Dns, PathMtu, ServiceAnswer, Tcp};
 use crate::schedule::PathMtuDoubt;
 
 use super::bench::{Bench, changed, echo_only};
 use super::scenes::{
-    at, core_dark, dark, healthy, local_faults, ms, no_address, no_carrier, no_route, silent,
+    at, core_dark, dark, half_answered, healthy, local_faults, ms, no_address, no_carrier,
+    no_route, silent,
 };
 use super::*;
 
@@ -220,7 +221,7 @@ fn an_outage_forgets_what_stood_above_the_path() {
 fn loss_degrades_by_a_full_window_and_leaves_by_a_clean_one() {
     let lossy = changed(healthy(), |cycle| {
         for anchor in &mut cycle.anchors {
-            anchor.echo = Echo::Answered { sent: 2, rtts: vec![ms(5)], late: 0 };
+            anchor.echo = half_answered(ms(5));
         }
     });
     let mut bench = Bench::connected();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use haidang_probe::{Binding, EchoOutcome, EchoPlan, IDENTITY_BYTES, Pinger, Rejection};
 
 use super::socket::fault;
-use crate::evidence::{Echo, LocalFault, PathMtu};
+use crate::evidence::{Echo, Exchange, Fate, LocalFault, Packet, PathMtu};
 
 /// How long the first packet of a newly bound target waits for ARP or neighbour discovery.
 const WARM_UP: Duration = Duration::from_millis(200);
@@ -66,8 +66,8 @@ impl EchoTarget {
         // One after the other: three at once would fill a slow line for most of a second.
         for _ in 0..LARGE_PACKETS {
             match self.exchange(binding, plan).await {
-                EchoOutcome::Answered { .. } => return PathMtu::Full { bytes },
-                EchoOutcome::Silent { .. } => {}
+                EchoOutcome::Answered(_) => return PathMtu::Full { bytes },
+                EchoOutcome::Silent(_) => {}
                 EchoOutcome::Rejected { rejection, .. } => return too_big(rejection),
                 EchoOutcome::Unsendable(error) => return PathMtu::NotMeasured(fault(&error)),
                 EchoOutcome::Forbidden => {
@@ -99,15 +99,27 @@ fn too_big(rejection: Rejection) -> PathMtu {
 
 fn evidence(outcome: EchoOutcome) -> Echo {
     match outcome {
-        EchoOutcome::Answered { sent, answers, late } => {
-            Echo::Answered { sent, rtts: answers.iter().map(|answer| answer.rtt).collect(), late }
-        }
-        EchoOutcome::Silent { sent, late } => Echo::Silent { sent, late },
-        EchoOutcome::Rejected { sent, rejection } => {
+        EchoOutcome::Answered(packets) => Echo::Answered(exchange(packets)),
+        EchoOutcome::Silent(packets) => Echo::Silent(exchange(packets)),
+        EchoOutcome::Rejected { exchange: packets, rejection } => {
             let Rejection { by, kind, code, next_hop_mtu: _ } = rejection;
-            Echo::Rejected { sent, by, kind, code }
+            Echo::Rejected { exchange: exchange(packets), by, kind, code }
         }
         EchoOutcome::Unsendable(error) => Echo::Unsendable(fault(&error)),
         EchoOutcome::Forbidden => Echo::Forbidden,
     }
+}
+
+fn exchange(seen: haidang_probe::Exchange) -> Exchange {
+    let haidang_probe::Exchange { packets, late_before, ignored } = seen;
+    let packets = packets.into_iter().map(|haidang_probe::Packet { sent, fate }| Packet {
+        sent,
+        fate: match fate {
+            haidang_probe::Fate::Answered(answer) => Fate::Answered(answer.rtt),
+            haidang_probe::Fate::Late => Fate::Late,
+            haidang_probe::Fate::Silent => Fate::Lost,
+            haidang_probe::Fate::Rejected(_) => Fate::Rejected,
+        },
+    });
+    Exchange { packets: packets.collect(), late_before, ignored: ignored.total() }
 }

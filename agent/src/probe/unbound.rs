@@ -41,7 +41,7 @@ pub(super) async fn probe(
     let ((by_tcp, source), by_echo) = tokio::join!(by_tcp, detour.echo.probe(&binding, plan));
     match (by_tcp, source, by_echo) {
         (Tcp::Proved { .. } | Tcp::Connected { .. }, Some(source), _) => reached(source.ip()),
-        (_, _, Echo::Answered { .. }) => match chosen_source(target) {
+        (_, _, Echo::Answered(_)) => match chosen_source(target) {
             Some(source) => reached(source),
             None => Unbound::Failed(LocalFault(format!(
                 "{target} answered, but the kernel names no source address for it"

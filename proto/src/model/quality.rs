@@ -24,7 +24,7 @@ pub const LOSS_RUN_CLASSES: usize = 5;
 pub struct Quality {
     /// Length of the window.
     pub window: Duration,
-    /// Echo requests whose fate is known.
+    /// Echo requests, and TCP handshakes in their stead, whose fate is certain.
     pub sent: u32,
     /// Answered within the packet's own deadline.
     pub received: u32,
@@ -38,12 +38,16 @@ pub struct Quality {
     pub rtt: RttHistogram,
     /// Smallest round-trip time, exactly; `None` when nothing was received.
     pub rtt_min: Option<Duration>,
-    /// Sum of |RTT(i) − RTT(i−1)| over neighbouring answers (RFC 3393).
+    /// Sum of |RTT(i) − RTT(i−1)| over packets sent one after the other and both answered in
+    /// time (RFC 3393).
     pub ipdv_abs_sum: Duration,
     /// Terms of that sum.
     pub ipdv_count: u32,
     /// The prober's worst timer lag.
     pub prober_lag_max: Duration,
+    /// Of `sent`, so many were TCP handshakes, where echo is forbidden on the machine or filtered
+    /// on the way. Their round trip is the time to connect.
+    pub tcp_connects: u32,
 }
 
 impl Default for Quality {
@@ -60,6 +64,7 @@ impl Default for Quality {
             ipdv_abs_sum: Duration::ZERO,
             ipdv_count: 0,
             prober_lag_max: Duration::ZERO,
+            tcp_connects: 0,
         }
     }
 }
@@ -83,6 +88,7 @@ impl Quality {
         self.ipdv_abs_sum = self.ipdv_abs_sum.saturating_add(other.ipdv_abs_sum);
         self.ipdv_count = self.ipdv_count.saturating_add(other.ipdv_count);
         self.prober_lag_max = self.prober_lag_max.max(other.prober_lag_max);
+        self.tcp_connects = self.tcp_connects.saturating_add(other.tcp_connects);
     }
 
     /// Share of packets that never came back; `None` when none was sent.
@@ -208,10 +214,14 @@ impl TryFrom<wire::Quality> for Quality {
             ipdv_abs_sum_us,
             ipdv_count,
             prober_lag_max_us,
+            tcp_connects,
         } = quality;
         let known = u64::from(received) + u64::from(late) + u64::from(lost);
         if known != u64::from(sent) {
             return Err(WireError::new("quality.sent", "is not received + late + lost"));
+        }
+        if tcp_connects > sent {
+            return Err(WireError::new("quality.tcp_connects", "is more than sent"));
         }
         if rtt_bucket_index.len() != rtt_bucket_count.len() || rtt_bucket_index.len() > RTT_BUCKETS
         {
@@ -242,6 +252,7 @@ impl TryFrom<wire::Quality> for Quality {
             ipdv_abs_sum: Duration::from_micros(ipdv_abs_sum_us),
             ipdv_count,
             prober_lag_max: Duration::from_micros(prober_lag_max_us),
+            tcp_connects,
         })
     }
 }
@@ -264,6 +275,7 @@ impl From<Quality> for wire::Quality {
             ipdv_abs_sum_us: micros(quality.ipdv_abs_sum),
             ipdv_count: quality.ipdv_count,
             prober_lag_max_us: micros(quality.prober_lag_max),
+            tcp_connects: quality.tcp_connects,
         }
     }
 }
@@ -313,7 +325,8 @@ mod tests {
 
         #[test]
         fn quality_survives_the_wire(rtts in proptest::collection::vec(0u64..5_000_000, 0..40), lost in 0u32..5) {
-            let mut quality = Quality { lost, sent: lost + rtts.len() as u32, received: rtts.len() as u32, ..Quality::default() };
+            let sent = lost + rtts.len() as u32;
+            let mut quality = Quality { lost, sent, received: rtts.len() as u32, tcp_connects: sent / 2, ..Quality::default() };
             for us in &rtts { quality.rtt.record(Duration::from_micros(*us)); }
             quality.rtt_min = rtts.iter().min().map(|us| Duration::from_micros(*us));
             prop_assert_eq!(Quality::try_from(wire::Quality::from(quality.clone())), Ok(quality));

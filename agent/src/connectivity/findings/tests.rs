@@ -78,3 +78,17 @@ fn echo_that_is_shut_or_filtered_leaves_the_work_to_tcp() {
     bench.sees(&healthy(), 1);
     assert_eq!(bench.detector.outlook().echo, EchoTrust::Trusted);
 }
+
+#[test]
+fn a_path_that_filters_echo_is_measured_by_tcp_and_not_degraded() {
+    let filtered = changed(healthy(), |cycle| {
+        cycle.anchors.iter_mut().for_each(|anchor| anchor.echo = silent());
+    });
+    let mut bench = Bench::connected();
+    bench.sees(&filtered, 700);
+    bench.is(Verdict::Connected);
+    bench.detector.take_quality();
+    bench.sees(&filtered, 30);
+    let quality = bench.detector.take_quality();
+    assert_eq!((quality.tcp_connects, quality.received), (30, 30));
+}

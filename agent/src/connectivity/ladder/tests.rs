@@ -1,8 +1,10 @@
 //! Every row of the ladder, and what may not be taken for evidence.
 
 use crate::connectivity::scenes::{
-    core_dark, dark, fault, healthy, ip, local_faults, ms, no_address, no_carrier, no_route,
+    core_dark, dark, exchange, fault, half_answered, healthy, ip, local_faults, ms, no_address,
+    no_carrier, no_route, rejected, silent,
 };
+use crate::evidence::{Exchange, Fate};
 
 use super::*;
 
@@ -24,10 +26,6 @@ fn each_anchor(cycle: Cycle, echo: &Echo, tcp: &Tcp) -> Cycle {
             (anchor.echo, anchor.tcp) = (echo.clone(), tcp.clone());
         }
     })
-}
-
-fn rejected(by: &str) -> Echo {
-    Echo::Rejected { sent: 2, by: ip(by), kind: 3, code: 0 }
 }
 
 #[test]
@@ -107,13 +105,18 @@ fn service_faults_have_their_causes_and_stand_behind_dns() {
 #[test]
 fn any_anchor_proves_the_path_whatever_lies_below() {
     let one = changed(dark(), |cycle| {
-        cycle.anchors[1].echo = Echo::Answered { sent: 2, rtts: vec![ms(9)], late: 0 };
+        cycle.anchors[1].echo = half_answered(ms(9));
     });
     says(&one, Verdict::Connected);
-    let late = changed(dark(), |cycle| cycle.anchors[0].echo = Echo::Silent { sent: 2, late: 1 });
-    says(&late, Verdict::Connected);
+    for late in [
+        exchange(&[Fate::Lost, Fate::Late]),
+        Exchange { late_before: vec![ms(1)], ..exchange(&[Fate::Lost]) },
+    ] {
+        let late = changed(dark(), |cycle| cycle.anchors[0].echo = Echo::Silent(late));
+        says(&late, Verdict::Connected);
+    }
     let deaf = changed(healthy(), |cycle| {
-        cycle.gateways[0].echo = Echo::Silent { sent: 1, late: 0 };
+        cycle.gateways[0].echo = silent();
         cycle.gateways[0].neighbour = Neighbour::Unresolved;
         cycle.link.interface = Interface::Unreadable(fault());
         cycle.link.address = Address::Unreadable(fault());
@@ -123,7 +126,7 @@ fn any_anchor_proves_the_path_whatever_lies_below() {
 
 #[test]
 fn tcp_alone_is_enough_where_echo_is_shut_or_filtered() {
-    for echo in [Echo::Forbidden, Echo::Silent { sent: 2, late: 0 }, Echo::NotTried] {
+    for echo in [Echo::Forbidden, silent(), Echo::NotTried] {
         for tcp in [Tcp::Proved { connect: ms(6) }, Tcp::Connected { connect: ms(6) }] {
             let cycle = each_anchor(healthy(), &echo, &tcp);
             says(&cycle, Verdict::Connected);
@@ -136,7 +139,7 @@ fn tcp_alone_is_enough_where_echo_is_shut_or_filtered() {
 fn a_bare_rst_and_an_impostor_prove_nothing() {
     let impostor = Tcp::Impostor { presented: "CN=Box".into() };
     for tcp in [Tcp::Refused, impostor, Tcp::Rejected { error: "EHOSTUNREACH".into() }] {
-        let cycle = each_anchor(dark(), &Echo::Silent { sent: 2, late: 0 }, &tcp);
+        let cycle = each_anchor(dark(), &silent(), &tcp);
         assert_eq!(
             judge(&cycle, LAG).verdict().family(),
             haidang_proto::model::verdict::Family::Down
@@ -152,7 +155,7 @@ fn a_bare_rst_and_an_impostor_prove_nothing() {
 #[test]
 fn an_impostor_on_every_anchor_is_interception_when_no_service_proves_otherwise() {
     let impostor = Tcp::Impostor { presented: "CN=Box".into() };
-    let echo = Echo::Answered { sent: 2, rtts: vec![ms(5)], late: 0 };
+    let echo = half_answered(ms(5));
     let mut cycle = each_anchor(healthy(), &echo, &impostor);
     says(&cycle, Verdict::Connected);
     cycle.services.clear();
@@ -173,7 +176,7 @@ fn without_a_known_gateway_the_core_is_named() {
     says(&cycle, Verdict::Disconnected(DownCause::CoreUnreachable));
     let two = changed(core_dark(), |cycle| {
         let mut second = cycle.gateways[0].clone();
-        second.echo = Echo::Silent { sent: 1, late: 0 };
+        second.echo = silent();
         cycle.gateways.insert(0, second);
     });
     says(&two, Verdict::Disconnected(DownCause::CoreUnreachable));
