@@ -39,7 +39,7 @@ use self::quality::QualityLog;
 use self::upper::UpperWatch;
 
 pub use self::facts::facts;
-pub use self::findings::flags_of;
+pub use self::findings::{Bridging, bridging, flags_of, is_dual_homed};
 
 /// CLOCK_BOOTTIME gaining so much on CLOCK_MONOTONIC between two cycles means a suspend.
 const SLEEP_MIN: Duration = Duration::from_secs(5);

@@ -122,10 +122,71 @@ pub struct Surroundings {
     /// Other interfaces that are up, have an address and carry a route beyond their own
     /// subnet; loopback, bridges' members and containers' veths are left out.
     pub other_routed_interfaces: Vec<String>,
-    /// IPv4 or IPv6 forwarding is on for the dedicated interface or one of the others.
-    pub forwarding: bool,
-    /// The dedicated interface and another are ports of one bridge.
-    pub bridged: bool,
+    /// Whether this machine forwards packets that come in by the dedicated interface. By itself
+    /// it joins nothing: containers set it.
+    pub forwarding: Forwarding,
+    /// What joins the dedicated network to another.
+    pub joints: Vec<Joint>,
+    /// Address translation, as far as it can be read without privilege.
+    pub nat: Nat,
+    /// What could not be read: `joints` may lack what it would show.
+    pub unread: Vec<LocalFault>,
+}
+
+/// Which packets are forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Forwarding {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+/// One thing that joins the dedicated network to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Joint {
+    /// The dedicated interface shares a bridge.
+    Bridge {
+        /// The bridge.
+        bridge: String,
+        /// Its other port.
+        with: String,
+    },
+    /// Packets are forwarded between the dedicated interface and another.
+    Forwarding {
+        /// The other.
+        with: String,
+        /// Which packets.
+        forwarding: Forwarding,
+    },
+    /// A tunnel leads to another network.
+    Tunnel {
+        /// Its interface.
+        interface: String,
+    },
+    /// A proxy's port listens on the dedicated side, and another interface leads elsewhere.
+    Proxy {
+        /// TCP.
+        port: u16,
+    },
+}
+
+/// Address translation. Its rules cannot be read without CAP_NET_ADMIN; whether the kernel can
+/// translate at all can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nat {
+    /// The kernel has no address translation loaded.
+    Absent,
+    /// It is loaded; whether a rule uses it, and between which interfaces, is not known.
+    Loaded,
+    /// Not even that could be read.
+    Unreadable(LocalFault),
+}
+
+impl Default for Nat {
+    fn default() -> Self {
+        Self::Unreadable(LocalFault("not asked".into()))
+    }
 }
 
 /// L1 facts.

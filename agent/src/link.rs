@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use crate::config::InterfaceSelector;
 use crate::evidence::{Address, Interface, Link};
 
+mod joints;
 #[cfg(target_os = "linux")]
 mod linux;
 
@@ -75,7 +76,17 @@ enum DeviceKind {
     /// No kind is named: hardware.
     Hardware,
     Bridge,
-    Other,
+    /// Over hardware, and the same network: VLAN, bond, team, macvlan and their like.
+    Stacked,
+    /// tun or tap: a VPN's, or a virtual machine's.
+    Tun,
+    /// WireGuard, GRE, IP in IP, SIT, VXLAN and their like.
+    Tunnel {
+        /// Where it leads, if rtnetlink tells: it does not for WireGuard.
+        far_end: Option<IpAddr>,
+    },
+    /// veth, dummy and whatever else is within the machine.
+    Virtual,
 }
 
 /// An address of a device, as dumped; tentative and failed ones are left out.
@@ -189,52 +200,6 @@ fn address(
                 .collect(),
         },
     }
-}
-
-/// Other interfaces that lead somewhere: up, with an address, and with a route beyond the subnets
-/// of their own addresses. A port of a bridge carries no route of its own; a container's veth
-/// has no address, or no route but to its own subnet. An interface all of whose addresses are
-/// the dedicated network's is a second leg of the same network.
-fn other_routed<'a>(
-    dedicated: Option<&Device>,
-    devices: &'a [Device],
-    addresses: &[DeviceAddress],
-    routes: &[TableRoute],
-    network_prefixes: &[IpNet],
-) -> Vec<&'a Device> {
-    let others = devices.iter().filter(|device| {
-        let is_dedicated = dedicated.is_some_and(|dedicated| dedicated.index == device.index);
-        if is_dedicated || device.loopback || !device.admin_up || device.controller.is_some() {
-            return false;
-        }
-        let own: Vec<IpNet> = addresses
-            .iter()
-            .filter(|address| address.index == device.index && !is_link_local(address.net.addr()))
-            .map(|address| address.net)
-            .collect();
-        let foreign = own.iter().any(|net| !inside(network_prefixes, net.addr()));
-        let leads_beyond = routes.iter().any(|route| {
-            route.index == device.index
-                && !is_link_local(route.destination.addr())
-                && !own.iter().any(|net| net.contains(&route.destination))
-        });
-        foreign && leads_beyond
-    });
-    others.take(OTHER_INTERFACES_MAX).collect()
-}
-
-/// Whether the dedicated interface shares a bridge with another, or is a bridge over more than
-/// one piece of hardware.
-fn is_bridged(dedicated: &Device, devices: &[Device]) -> bool {
-    let ports = |bridge: u32| devices.iter().filter(move |port| port.controller == Some(bridge));
-    let is_bridge = |index: u32| {
-        devices.iter().any(|device| device.index == index && device.kind == DeviceKind::Bridge)
-    };
-    let as_port =
-        dedicated.controller.is_some_and(|bridge| is_bridge(bridge) && ports(bridge).count() > 1);
-    let as_bridge = dedicated.kind == DeviceKind::Bridge
-        && ports(dedicated.index).filter(|port| port.kind == DeviceKind::Hardware).count() > 1;
-    as_port || as_bridge
 }
 
 fn inside(prefixes: &[IpNet], address: IpAddr) -> bool {

@@ -8,7 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use haidang_agent::config::{Dedicated, InterfaceSelector};
-use haidang_agent::evidence::{Address, Interface, Neighbour, RouteLookup, Surroundings};
+use haidang_agent::evidence::{
+    Address, Forwarding, Interface, Joint, Neighbour, RouteLookup, Surroundings,
+};
 use haidang_agent::link::{Changes, Kernel};
 use nix::sched::{CloneFlags, unshare};
 
@@ -70,7 +72,8 @@ fn each_loss_shows_where_it_happened() {
         let (interface, address, route, around) = look(&mut kernel).await;
         assert!(matches!(interface, Interface::Up { .. }), "{interface:?}");
         assert_eq!((address, &route), (Address::Present(OWN), &dedicated));
-        assert_eq!(around, Surroundings::default());
+        assert_eq!((around.joints, around.unread), (vec![], vec![]));
+        assert_eq!(around.other_routed_interfaces, [""; 0]);
 
         // The peer goes: the route stays, marked linkdown.
         run("ip link set g0 down");
@@ -104,21 +107,108 @@ fn each_loss_shows_where_it_happened() {
     });
 }
 
+/// What joins the dedicated network to another now.
+async fn joints(kernel: &mut Kernel) -> Vec<Joint> {
+    let around = look(kernel).await.3;
+    assert_eq!(around.unread, []);
+    around.joints
+}
+
+/// A second way, by eth1.
+fn online() {
+    run("ip addr add 203.0.113.10/24 dev eth1");
+    run("ip link set eth1 up");
+    run("ip route add default via 203.0.113.1 dev eth1");
+}
+
 #[test]
-fn forwarding_and_a_shared_bridge_are_seen() {
+fn forwarding_joins_in_either_direction_and_family_only_where_there_is_another_network() {
     in_namespace(|| async {
         let mut kernel = Kernel::new();
+        let by =
+            |v4, v6| Joint::Forwarding { with: "eth1".into(), forwarding: Forwarding { v4, v6 } };
         run("sysctl -qw net.ipv4.conf.eth0.forwarding=1");
-        assert!(look(&mut kernel).await.3.forwarding);
+        let around = look(&mut kernel).await.3;
+        assert_eq!(around.forwarding, Forwarding { v4: true, v6: false });
+        assert_eq!(around.joints, [], "eth1 leads nowhere yet");
+        online();
+        assert_eq!(joints(&mut kernel).await, [by(true, false)]);
         run("sysctl -qw net.ipv4.conf.eth0.forwarding=0");
+        assert_eq!(joints(&mut kernel).await, []);
         run("sysctl -qw net.ipv4.conf.eth1.forwarding=1");
-        // eth1 leads nowhere yet.
-        assert!(!look(&mut kernel).await.3.forwarding);
+        assert_eq!(joints(&mut kernel).await, [by(true, false)]);
+        run("sysctl -qw net.ipv4.conf.eth1.forwarding=0");
+        run("sysctl -qw net.ipv6.conf.all.forwarding=1");
+        assert_eq!(joints(&mut kernel).await, [], "neither side has IPv6");
+        run("ip addr add 2001:db8:18::10/64 dev eth0 nodad");
+        run("ip addr add 2001:db8:ff::10/64 dev eth1 nodad");
+        assert_eq!(joints(&mut kernel).await, [by(false, true)]);
+    });
+}
+
+#[test]
+fn a_shared_bridge_joins_and_a_lone_port_does_not() {
+    in_namespace(|| async {
+        let mut kernel = Kernel::new();
         run("ip link add br0 type bridge");
         run("ip link set eth0 master br0");
-        assert!(!look(&mut kernel).await.3.bridged);
+        assert_eq!(joints(&mut kernel).await, []);
         run("ip link set eth1 master br0");
-        assert!(look(&mut kernel).await.3.bridged);
+        let joint = Joint::Bridge { bridge: "br0".into(), with: "eth1".into() };
+        assert_eq!(joints(&mut kernel).await, [joint]);
+    });
+}
+
+#[test]
+fn a_proxy_on_the_dedicated_side_joins_once_there_is_a_way_out() {
+    in_namespace(|| async {
+        let mut kernel = Kernel::new();
+        let proxy = std::net::TcpListener::bind("0.0.0.0:3128").unwrap();
+        let _local = std::net::TcpListener::bind("127.0.0.1:1080").unwrap();
+        assert_eq!(joints(&mut kernel).await, []);
+        online();
+        assert_eq!(joints(&mut kernel).await, [Joint::Proxy { port: 3128 }]);
+        drop(proxy);
+        assert_eq!(joints(&mut kernel).await, []);
+    });
+}
+
+#[test]
+fn tunnels_that_carry_something_join_unless_they_end_in_the_network() {
+    in_namespace(|| async {
+        let mut kernel = Kernel::new();
+        let kinds = [
+            ("tun", "ip tuntap add t0 mode tun"),
+            ("tap", "ip tuntap add t0 mode tap"),
+            ("wireguard", "ip link add t0 type wireguard"),
+            ("gre", "ip link add t0 type gre remote 203.0.113.9 local 198.18.10.10"),
+            ("ipip", "ip link add t0 type ipip remote 203.0.113.9 local 198.18.10.10"),
+            ("sit", "ip link add t0 type sit remote 203.0.113.9 local 198.18.10.10"),
+            ("vxlan", "ip link add t0 type vxlan id 7 remote 203.0.113.9 dstport 4789 dev eth0"),
+        ];
+        for (kind, command) in kinds {
+            let mut words = command.split_whitespace();
+            let mut add = Command::new(words.next().unwrap());
+            if !add.args(words).status().unwrap().success() {
+                // This kernel lacks the kind, which the table of the decoder covers.
+                assert!(!["tun", "tap"].contains(&kind), "the test needs /dev/net/tun");
+                continue;
+            }
+            run("ip link set t0 up");
+            assert_eq!(joints(&mut kernel).await, [], "{kind} carries nothing yet");
+            run("ip addr add 10.8.0.2/24 dev t0");
+            let joint = Joint::Tunnel { interface: "t0".into() };
+            assert_eq!(joints(&mut kernel).await, [joint], "{kind}");
+            run("ip link set t0 down");
+            assert_eq!(joints(&mut kernel).await, [], "{kind} is down");
+            run("ip link del t0");
+        }
+        let inside = "ip link add t0 type ipip remote 198.18.99.9 local 198.18.10.10";
+        if Command::new("sh").args(["-c", inside]).status().unwrap().success() {
+            run("ip addr add 10.8.0.2/24 dev t0");
+            run("ip link set t0 up");
+            assert_eq!(joints(&mut kernel).await, []);
+        }
     });
 }
 

@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use crate::connectivity::ladder::{echo_answered, tcp_answered};
+use crate::connectivity::{Bridging, bridging, is_dual_homed};
 use crate::evidence::{
-    Address, Canary, Cycle, Dns, Echo, Interface, Neighbour, PathMtu, RouteLookup, ServiceAnswer,
-    Tcp, Unbound,
+    Address, Canary, Cycle, Dns, Echo, Forwarding, Interface, Joint, LocalFault, Nat, Neighbour,
+    PathMtu, RouteLookup, ServiceAnswer, Surroundings, Tcp, Unbound,
 };
 use crate::language::Key;
 
@@ -38,6 +39,7 @@ pub(super) fn rows(checkup: &Checkup<'_>) -> Vec<Row> {
     let (name, seen) = interface(&cycle.link.interface);
     add(Key::LayerInterface, name, seen);
     add(Key::LayerAddress, name, address(&cycle.link.address));
+    add(Key::LayerOtherNetworks, "", other_networks(&cycle.link.surroundings));
     for route in &cycle.link.routes {
         add(Key::LayerRoute, &route.target.to_string(), lookup(&route.lookup));
     }
@@ -142,6 +144,49 @@ fn neighbour(neighbour: &Neighbour) -> Seen {
         Neighbour::Absent => unknown(Key::Absent, ""),
         Neighbour::Unreadable(fault) => unknown(Key::NotRead, fault.0.as_str()),
     }
+}
+
+/// What joins this machine's networks, and what of it cannot be read here.
+fn other_networks(surroundings: &Result<Surroundings, LocalFault>) -> Seen {
+    let seen = match surroundings {
+        Ok(seen) => seen,
+        Err(fault) => return unknown(Key::NotRead, fault.0.as_str()),
+    };
+    let nat = match &seen.nat {
+        Nat::Absent => None,
+        Nat::Loaded => Some("NAT: loaded, rules not readable".to_owned()),
+        Nat::Unreadable(fault) => Some(format!("NAT: {}", fault.0)),
+    };
+    let unread = seen.unread.iter().map(|fault| fault.0.clone());
+    match bridging(seen) {
+        Bridging::Joined => fails(Key::Joined, listed(seen.joints.iter().map(joint))),
+        Bridging::Unknown => unknown(Key::NotRead, listed(unread)),
+        Bridging::Apart if is_dual_homed(seen) => {
+            let others = listed(seen.other_routed_interfaces.iter().cloned().chain(nat));
+            (Outcome::Note, Key::Attached, others)
+        }
+        Bridging::Apart => good(Key::Apart, listed(nat.into_iter())),
+    }
+}
+
+fn joint(joint: &Joint) -> String {
+    match joint {
+        Joint::Bridge { bridge, with } => format!("bridge {bridge}: {with}"),
+        Joint::Forwarding { with, forwarding: Forwarding { v4, v6 } } => {
+            let families = match (v4, v6) {
+                (true, false) => "IPv4",
+                (false, true) => "IPv6",
+                _ => "IPv4, IPv6",
+            };
+            format!("forwarding {families}: {with}")
+        }
+        Joint::Tunnel { interface } => format!("tunnel {interface}"),
+        Joint::Proxy { port } => format!("proxy TCP {port}"),
+    }
+}
+
+fn listed(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 /// A gateway may be deaf to echo and forward all the same.

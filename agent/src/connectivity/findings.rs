@@ -87,7 +87,11 @@ impl Findings {
     pub(super) fn observe(&mut self, cycle: &Cycle) {
         if let Ok(surroundings) = &cycle.link.surroundings {
             self.dual_homed = is_dual_homed(surroundings);
-            self.bridging = is_bridging(surroundings);
+            match bridging(surroundings) {
+                Bridging::Joined => self.bridging = true,
+                Bridging::Apart => self.bridging = false,
+                Bridging::Unknown => {}
+            }
         }
         match cycle.unbound {
             Some(Unbound::Reached { dedicated, .. }) => self.unbound_leaks = !dedicated,
@@ -162,14 +166,29 @@ pub fn flags_of(cycle: &Cycle, network_prefixes: &[IpNet]) -> Flags {
 }
 
 /// Another interface that is up leads elsewhere.
-pub(crate) fn is_dual_homed(surroundings: &Surroundings) -> bool {
+pub fn is_dual_homed(surroundings: &Surroundings) -> bool {
     !surroundings.other_routed_interfaces.is_empty()
 }
 
-/// This machine joins the dedicated network to another. Forwarding alone does not: containers
-/// set it, and with nowhere else to forward to it joins nothing.
-pub(crate) fn is_bridging(surroundings: &Surroundings) -> bool {
-    surroundings.bridged || (surroundings.forwarding && is_dual_homed(surroundings))
+/// Whether this machine joins the dedicated network to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bridging {
+    /// It does, by [`Surroundings::joints`].
+    Joined,
+    /// It does not.
+    Apart,
+    /// Something could not be read, and what could be read joins nothing.
+    Unknown,
+}
+
+/// The one judgement behind the flag and behind the posture checks. Forwarding alone joins
+/// nothing: containers set it.
+pub fn bridging(surroundings: &Surroundings) -> Bridging {
+    match (surroundings.joints.is_empty(), surroundings.unread.is_empty()) {
+        (false, _) => Bridging::Joined,
+        (true, true) => Bridging::Apart,
+        (true, false) => Bridging::Unknown,
+    }
 }
 
 /// Whether a service saw this machine come from outside the dedicated network; `None` when none

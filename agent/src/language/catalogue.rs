@@ -115,6 +115,7 @@ catalogue! {
     ColumnResult: "Kết quả", "Result";
     LayerInterface: "Cổng mạng", "Interface";
     LayerAddress: "Địa chỉ IP", "Address";
+    LayerOtherNetworks: "Mạng khác", "Other networks";
     LayerRoute: "Định tuyến", "Route";
     LayerNeighbour: "ARP/NDP", "ARP/NDP";
     LayerGateway: "Bộ định tuyến", "Gateway";
@@ -142,6 +143,9 @@ catalogue! {
     Present: "có", "present";
     OutsidePrefixes: "ngoài dải của cơ quan", "outside the prefixes";
     Absent: "không có", "absent";
+    Apart: "tách biệt", "apart";
+    Attached: "có nối, không thông nhau", "attached, not joined";
+    Joined: "bị nối thông qua", "joined by";
     ByDedicated: "qua mạng chuyên dùng", "by the dedicated network";
     Elsewhere: "qua cổng khác", "by another interface";
     NotRead: "không đọc được", "could not be read";

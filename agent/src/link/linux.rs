@@ -1,7 +1,6 @@
 //! The kernel's view on Linux: one rtnetlink connection for each dump, driven and closed within
 //! it, so that nothing is left over from a lost or interrupted one.
 
-use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -18,17 +17,19 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::Handle;
 use rustix::io::Errno;
 
+use super::joints::{Facts, joints, other_routed};
 use super::{
-    Device, DeviceAddress, Snapshot, Sources, TableRoute, address, interface, is_bridged,
-    other_routed, select, sources,
+    Device, DeviceAddress, Snapshot, Sources, TableRoute, address, interface, select, sources,
 };
 use crate::config::Dedicated;
 use crate::evidence::{
-    Address, Interface, Link, LocalFault, Neighbour, Route, RouteLookup, Surroundings,
+    Address, Forwarding, Interface, Link, LocalFault, Neighbour, Route, RouteLookup, Surroundings,
 };
 
 mod changes;
 mod decode;
+mod listeners;
+mod sysctl;
 
 use decode::{device, device_address, judge_route, neighbour_state, table_routes};
 
@@ -187,17 +188,8 @@ async fn evaluate(
         let lookup = lookup(handle, &devices, device, *target, sources.toward(*target)).await;
         lookups.push(Route { target: *target, lookup });
     }
-    let surroundings = routes.and_then(|routes| {
-        let others =
-            other_routed(device, &devices, &addresses, &routes, &dedicated.network_prefixes);
-        let names =
-            others.iter().map(|other| other.name.as_str()).chain(device.map(|d| d.name.as_str()));
-        Ok(Surroundings {
-            forwarding: any_forwards(Path::new("/proc/sys/net"), names)?,
-            bridged: device.is_some_and(|device| is_bridged(device, &devices)),
-            other_routed_interfaces: others.iter().map(|other| other.name.clone()).collect(),
-        })
-    });
+    let surroundings =
+        routes.map(|routes| surroundings(device, &devices, &addresses, &routes, dedicated));
     let link = Link {
         interface: interface(device),
         address: address(device, &addresses, sources, anchors.first().copied()),
@@ -211,6 +203,52 @@ async fn evaluate(
         mtu: device.and_then(|device| device.mtu),
         is_loopback: device.is_some_and(|device| device.loopback),
     }
+}
+
+fn surroundings(
+    device: Option<&Device>,
+    devices: &[Device],
+    addresses: &[DeviceAddress],
+    routes: &[TableRoute],
+    dedicated: &Dedicated,
+) -> Surroundings {
+    let network_prefixes = &dedicated.network_prefixes;
+    let others = other_routed(device, devices, addresses, routes, network_prefixes);
+    let mut seen = Surroundings {
+        other_routed_interfaces: others.iter().map(|other| other.name.clone()).collect(),
+        nat: sysctl::nat(Path::new("/")),
+        ..Surroundings::default()
+    };
+    let Some(device) = device else { return seen };
+    let names = devices.iter().filter(|one| !one.loopback && one.admin_up);
+    let forwarding = match sysctl::forwarding(Path::new("/proc/sys/net"), names) {
+        Ok(forwarding) => forwarding,
+        Err(fault) => {
+            seen.unread.push(fault);
+            Vec::new()
+        }
+    };
+    let own = forwarding.iter().find(|(index, _)| *index == device.index);
+    seen.forwarding = own.map_or(Forwarding::default(), |(_, forwarding)| *forwarding);
+    // Where nothing else leads, no listener is a proxy.
+    let listeners = match others.is_empty() {
+        true => Ok(Vec::new()),
+        false => listeners::listeners(),
+    };
+    let listeners = listeners.unwrap_or_else(|fault| {
+        seen.unread.push(fault);
+        Vec::new()
+    });
+    seen.joints = joints(&Facts {
+        dedicated: device,
+        devices,
+        addresses,
+        routes,
+        network_prefixes,
+        forwarding: &forwarding,
+        listeners: &listeners,
+    });
+    seen
 }
 
 fn unreadable(fault: &LocalFault, anchors: &[IpAddr]) -> Snapshot {
@@ -320,26 +358,4 @@ async fn one(
 
 fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
-}
-
-/// Whether packets are forwarded that come in by one of these devices, in either family.
-fn any_forwards<'a>(
-    sys_net: &Path,
-    names: impl Iterator<Item = &'a str>,
-) -> Result<bool, LocalFault> {
-    let mut any = false;
-    for name in names {
-        for family in ["ipv4", "ipv6"] {
-            let file = sys_net.join(family).join("conf").join(name).join("forwarding");
-            match std::fs::read_to_string(&file) {
-                Ok(value) => any |= value.trim() != "0",
-                // No IPv6 here, or the device went away meanwhile: nothing is forwarded by it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    return Err(LocalFault(format!("cannot read {}: {error}", file.display())));
-                }
-            }
-        }
-    }
-    Ok(any)
 }

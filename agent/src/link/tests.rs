@@ -1,3 +1,4 @@
+use super::joints::other_routed;
 use super::*;
 
 fn device(index: u32, name: &str) -> Device {
@@ -136,21 +137,4 @@ fn a_second_interface_with_a_way_out_is_seen() {
     assert_eq!(others(|_| {}, &[has(3, "fe80::1/64")], &default), [""; 0]);
     assert_eq!(others(|_| {}, &[has(3, "198.18.11.1/24")], &default), [""; 0]);
     assert_eq!(others(|_| {}, &inet, &[leads(2, "0.0.0.0/0")]), [""; 0]);
-}
-
-#[test]
-fn sharing_a_bridge_is_seen_and_a_lone_port_is_not() {
-    let port = |index, name: &str| Device { controller: Some(9), ..device(index, name) };
-    let bridge = Device { kind: DeviceKind::Bridge, ..device(9, "br0") };
-    let bond = device(9, "bond0");
-    let (eth0, eth1) = (port(2, "eth0"), port(3, "eth1"));
-    let tap = Device { kind: DeviceKind::Other, ..port(4, "tap0") };
-    let with = |devices: &[&Device], dedicated: &Device| {
-        is_bridged(dedicated, &devices.iter().map(|device| (*device).clone()).collect::<Vec<_>>())
-    };
-    assert!(with(&[&eth0, &eth1, &bridge], &eth0));
-    assert!(!with(&[&eth0, &bridge], &eth0));
-    assert!(!with(&[&eth0, &eth1, &bond], &eth0));
-    assert!(with(&[&eth0, &eth1, &bridge], &bridge));
-    assert!(!with(&[&eth0, &tap, &bridge], &bridge));
 }

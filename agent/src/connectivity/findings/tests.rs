@@ -5,6 +5,8 @@ use crate::connectivity::scenes::{fault, healthy, ip, ms, silent};
 
 use haidang_proto::model::verdict::Verdict;
 
+use crate::evidence::{Forwarding, Joint};
+
 use super::*;
 
 #[test]
@@ -33,13 +35,20 @@ fn security_flags_follow_their_evidence_and_outlast_its_absence() {
     bench.sees(&dual, 1);
     assert!(bench.has(Flag::DualHomed) && !bench.has(Flag::Bridging));
     let bridging = changed(dual, |cycle| {
-        cycle.link.surroundings.as_mut().expect("the scene has them").forwarding = true;
+        let forwarding = Forwarding { v4: true, v6: false };
+        let joint = Joint::Forwarding { with: "wlan0".into(), forwarding };
+        cycle.link.surroundings.as_mut().expect("the scene has them").joints.push(joint);
     });
     bench.sees(&bridging, 1);
     assert!(bench.has(Flag::Bridging));
     let unread = changed(healthy(), |cycle| cycle.link.surroundings = Err(fault()));
     bench.sees(&unread, 5);
     assert!(bench.has(Flag::Bridging), "what could not be read clears nothing");
+    let half_read = changed(healthy(), |cycle| {
+        cycle.link.surroundings.as_mut().expect("the scene has them").unread.push(fault());
+    });
+    bench.sees(&half_read, 5);
+    assert!(bench.has(Flag::Bridging), "nor does what was read in part");
     bench.sees(&healthy(), 1);
     assert_eq!(bench.detector.flags(), Flags::NONE);
 
@@ -51,7 +60,8 @@ fn security_flags_follow_their_evidence_and_outlast_its_absence() {
 #[test]
 fn forwarding_with_nowhere_else_to_forward_to_joins_nothing() {
     let container_host = changed(healthy(), |cycle| {
-        cycle.link.surroundings.as_mut().expect("the scene has them").forwarding = true;
+        let forwarding = Forwarding { v4: true, v6: true };
+        cycle.link.surroundings.as_mut().expect("the scene has them").forwarding = forwarding;
     });
     let mut bench = Bench::connected();
     bench.sees(&container_host, 1);

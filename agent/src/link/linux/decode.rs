@@ -27,25 +27,78 @@ pub(super) fn device(message: &LinkMessage) -> Option<Device> {
         kind: DeviceKind::Hardware,
         controller: None,
     };
+    let (mut broadcast, mut kind) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => device.name.clone_from(name),
             LinkAttribute::Address(address) => device.mac.clone_from(address),
+            LinkAttribute::Broadcast(address) => broadcast = Some(address.as_slice()),
             LinkAttribute::Mtu(mtu) => device.mtu = Some(*mtu),
             LinkAttribute::Controller(index) => device.controller = Some(*index),
             LinkAttribute::LinkInfo(infos) => {
-                for info in infos {
-                    match info {
-                        LinkInfo::Kind(InfoKind::Bridge) => device.kind = DeviceKind::Bridge,
-                        LinkInfo::Kind(_) => device.kind = DeviceKind::Other,
-                        _ => {}
-                    }
-                }
+                kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind),
+                    _ => None,
+                });
             }
             _ => {}
         }
     }
+    device.kind = kind.map_or(DeviceKind::Hardware, |kind| device_kind(kind, broadcast));
     (!device.name.is_empty()).then_some(device)
+}
+
+/// A point-to-point IP tunnel has its far end for a broadcast address
+/// (`net/ipv4/ip_tunnel.c`, `ip_tunnel_bind_dev`).
+fn device_kind(kind: &InfoKind, broadcast: Option<&[u8]>) -> DeviceKind {
+    let far_end = || match broadcast? {
+        octets if octets.iter().all(|octet| *octet == 0) => None,
+        octets => match octets.len() {
+            4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
+            16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
+            _ => None,
+        },
+    };
+    match kind {
+        InfoKind::Bridge => DeviceKind::Bridge,
+        InfoKind::Tun => DeviceKind::Tun,
+        InfoKind::IpIp
+        | InfoKind::Ip6Tnl
+        | InfoKind::SitTun
+        | InfoKind::GreTun
+        | InfoKind::GreTun6
+        | InfoKind::Vti
+        | InfoKind::Vti6 => DeviceKind::Tunnel { far_end: far_end() },
+        InfoKind::Wireguard
+        | InfoKind::Vxlan
+        | InfoKind::Geneve
+        | InfoKind::GreTap
+        | InfoKind::GreTap6
+        | InfoKind::ErSpan
+        | InfoKind::Ip6ErSpan
+        | InfoKind::Xfrm
+        | InfoKind::Gtp
+        | InfoKind::Amt
+        | InfoKind::BareUdp => DeviceKind::Tunnel { far_end: None },
+        // L2TP, PPP and OpenVPN's own driver.
+        InfoKind::Other(name) if matches!(name.as_str(), "l2tp" | "ppp" | "ovpn") => {
+            DeviceKind::Tunnel { far_end: None }
+        }
+        InfoKind::Vlan
+        | InfoKind::Bond
+        | InfoKind::Team
+        | InfoKind::MacVlan
+        | InfoKind::MacVtap
+        | InfoKind::IpVlan
+        | InfoKind::IpVtap
+        | InfoKind::MacSec
+        | InfoKind::Hsr
+        | InfoKind::Wwan
+        | InfoKind::Ipoib
+        | InfoKind::Dsa
+        | InfoKind::VirtWifi => DeviceKind::Stacked,
+        _ => DeviceKind::Virtual,
+    }
 }
 
 pub(super) fn device_address(message: &AddressMessage) -> Option<DeviceAddress> {
@@ -212,6 +265,32 @@ mod tests {
         check(RouteType::BlackHole, Vec::new(), &RouteLookup::None);
         let nowhere = judge_route(&route(unicast, Vec::new()), &[], None);
         assert!(matches!(nowhere, RouteLookup::Unreadable(_)));
+    }
+
+    #[test]
+    fn tunnels_are_known_by_kind_and_their_far_end_where_it_is_told() {
+        let tunnel =
+            |far_end: Option<[u8; 4]>| DeviceKind::Tunnel { far_end: far_end.map(Into::into) };
+        let far = [203, 0, 113, 9];
+        let table = [
+            (InfoKind::GreTun, Some(&far[..]), tunnel(Some(far))),
+            (InfoKind::IpIp, Some(&far[..]), tunnel(Some(far))),
+            (InfoKind::SitTun, Some(&[0; 4][..]), tunnel(None)),
+            (InfoKind::Ip6Tnl, Some(&[0; 3][..]), tunnel(None)),
+            (InfoKind::Wireguard, None, tunnel(None)),
+            (InfoKind::Vxlan, Some(&[255; 6][..]), tunnel(None)),
+            (InfoKind::Other("ppp".into()), None, tunnel(None)),
+            (InfoKind::Tun, None, DeviceKind::Tun),
+            (InfoKind::Bridge, None, DeviceKind::Bridge),
+            (InfoKind::Vlan, None, DeviceKind::Stacked),
+            (InfoKind::Veth, None, DeviceKind::Virtual),
+            (InfoKind::Other("next".into()), None, DeviceKind::Virtual),
+        ];
+        for (kind, broadcast, expected) in table {
+            assert_eq!(device_kind(&kind, broadcast), expected, "{kind}");
+        }
+        let v6 = device_kind(&InfoKind::GreTun6, Some(&Ipv6Addr::LOCALHOST.octets()));
+        assert_eq!(v6, DeviceKind::Tunnel { far_end: Some(Ipv6Addr::LOCALHOST.into()) });
     }
 
     #[test]
