@@ -11,6 +11,7 @@ mod json;
 mod missing;
 mod rows;
 mod table;
+mod ways;
 
 use std::path::Path;
 
@@ -21,7 +22,7 @@ use haidang_proto::model::verdict::{DegradedCause, Family, Verdict};
 
 use crate::config::Config;
 use crate::connectivity::{flags_of, ladder};
-use crate::evidence::{Cycle, PathMtu};
+use crate::evidence::{Cycle, PathMtu, Way};
 use crate::language::Language;
 
 use self::missing::Missing;
@@ -38,6 +39,8 @@ pub struct Checkup<'a> {
     pub enrolment: &'a Enrolment,
     /// The machine, where it could be read.
     pub host: Option<&'a HostFacts>,
+    /// The ways to the anchors; empty unless they were asked for.
+    pub ways: &'a [Way],
 }
 
 /// Life of the machine's identity.

@@ -416,6 +416,58 @@ pub enum ServiceAnswer {
     Unsendable(LocalFault),
 }
 
+/// The way to an anchor, followed for a person who asks; no verdict rests on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The anchor's name.
+    pub anchor: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// How far it could be followed.
+    pub life: WayLife,
+}
+
+/// Life of a followed way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WayLife {
+    /// The hops, nearest first. The way ends at the target, where somebody refused, or in silence.
+    Followed(Vec<Hop>),
+    /// The kernel had no way to send.
+    Unsendable(LocalFault),
+    /// This machine may not send echo (`net.ipv4.ping_group_range`).
+    Forbidden,
+}
+
+/// Who answered at one hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hop {
+    /// A router passed the packet on.
+    Router {
+        /// Its address on our side.
+        by: IpAddr,
+        /// Until its answer.
+        rtt: Duration,
+    },
+    /// The anchor.
+    Target {
+        /// Until its answer.
+        rtt: Duration,
+    },
+    /// Somebody refused to pass the packet on.
+    Refused {
+        /// Who.
+        by: IpAddr,
+        /// ICMP or ICMPv6 type.
+        kind: u8,
+        /// ICMP or ICMPv6 code.
+        code: u8,
+        /// Until the refusal.
+        rtt: Duration,
+    },
+    /// Nothing came back: a router that does not tell, or the end of the way.
+    Silent,
+}
+
 /// What a probe without any binding reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unbound {

@@ -196,6 +196,52 @@ mod tests {
         }
     }
 
+    /// Who can mend it, cause by cause.
+    #[test]
+    fn each_cause_is_taken_to_whom_can_mend_it() {
+        let table = [
+            ("", Party::Nobody),
+            ("loss", Party::Carrier),
+            ("rtt", Party::Carrier),
+            ("delay_variation", Party::Carrier),
+            ("path_mtu", Party::Carrier),
+            ("recovering", Party::Nobody),
+            ("dns_silent", Party::Core),
+            ("dns_refused", Party::Core),
+            ("dns_server_failure", Party::Core),
+            ("dns_wrong_answer", Party::Core),
+            ("service_silent", Party::Service),
+            ("service_refused", Party::Service),
+            ("service_wrong_status", Party::Service),
+            ("service_wrong_answer", Party::Service),
+            ("tls_intercepted", Party::OwnLan),
+            ("link_down", Party::OwnLan),
+            ("no_address", Party::OwnLan),
+            ("no_route", Party::OwnMachine),
+            ("gateway_unreachable", Party::OwnLan),
+            ("core_unreachable", Party::Carrier),
+            ("starting", Party::Nobody),
+            ("resumed", Party::Nobody),
+            ("starved", Party::OwnMachine),
+            ("not_measured", Party::OwnMachine),
+        ];
+        let found: Vec<_> = all_verdicts()
+            .into_iter()
+            .map(|verdict| (verdict.cause(), diagnosis(verdict).1))
+            .collect();
+        for entry in &found {
+            assert!(table.contains(entry), "{entry:?} is not in the table");
+        }
+        assert_eq!(found.len(), table.len());
+        for verdict in all_verdicts() {
+            for language in [Language::Vi, Language::En] {
+                let text = diagnosis(verdict).0.text(language);
+                let ends = text.matches(['.', '!', '?']).count();
+                assert_eq!(ends, 1, "one sentence: {text}");
+            }
+        }
+    }
+
     #[test]
     fn a_fault_always_names_somebody() {
         let is_passing = |verdict| {

@@ -51,7 +51,13 @@ enum Command {
         replace: bool,
     },
     /// Looks at the path once, and says what it sees.
-    Check(Output),
+    Check {
+        /// Follows the way to each anchor, hop by hop; takes some seconds.
+        #[arg(long)]
+        path: bool,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Asks the running agent.
     Status(Output),
 }
@@ -82,7 +88,9 @@ fn main() -> ExitCode {
             let replace = if *replace { Replace::Yes } else { Replace::No };
             enroll(&cli.config, code_file.as_deref(), replace)
         }
-        (Some(Command::Check(output)), false) => check(&cli.config, output),
+        (Some(Command::Check { path, output }), false) => {
+            check(&cli.config, output, if *path { Ways::Followed } else { Ways::NotAsked })
+        }
         (Some(Command::Status(output)), false) => ask(&cli.config, output),
         (None, false) => {
             let _ = writeln!(io::stderr(), "haidang-agent: say what to do; see --help");
@@ -158,7 +166,14 @@ fn read_code(code_file: Option<&Path>) -> anyhow::Result<Zeroizing<String>> {
     Ok(code)
 }
 
-fn check(path: &Path, output: &Output) -> anyhow::Result<ExitCode> {
+/// Whether the ways to the anchors are followed.
+#[derive(Clone, Copy)]
+enum Ways {
+    Followed,
+    NotAsked,
+}
+
+fn check(path: &Path, output: &Output, ways: Ways) -> anyhow::Result<ExitCode> {
     let style = if io::stdout().is_terminal() { Style::Coloured } else { Style::Plain };
     let config = match Config::load(path) {
         Ok(config) => config,
@@ -177,13 +192,23 @@ fn check(path: &Path, output: &Output) -> anyhow::Result<ExitCode> {
         Ok(None) => (Enrolment::NotEnrolled, Vec::new()),
         Err(error) => (Enrolment::Unreadable(format!("{:#}", anyhow::Error::from(error))), vec![]),
     };
-    let cycle = runtime()?.block_on(async {
+    let (cycle, ways) = runtime()?.block_on(async {
         let mut prober = Prober::new(&config, &roots)?;
-        anyhow::Ok(prober.cycle(CyclePlan::thorough()).await)
+        let cycle = prober.cycle(CyclePlan::thorough()).await;
+        let ways = match ways {
+            Ways::Followed => prober.ways().await,
+            Ways::NotAsked => Vec::new(),
+        };
+        anyhow::Ok((cycle, ways))
     })?;
     let host = host::facts();
-    let checkup =
-        Checkup { config: &config, cycle: &cycle, enrolment: &enrolment, host: Some(&host) };
+    let checkup = Checkup {
+        config: &config,
+        cycle: &cycle,
+        enrolment: &enrolment,
+        host: Some(&host),
+        ways: &ways,
+    };
     let text = match output.json {
         true => checkup.json(),
         false => checkup.table(output.lang, style),

@@ -20,7 +20,7 @@ use rustls::pki_types::CertificateDer;
 use crate::config::{Config, Dedicated};
 use crate::evidence::{
     Anchor, Canary, Cycle, Dns, Echo, Gateway, Interface, LocalFault, Neighbour, PathMtu, Resolver,
-    Service, ServiceAnswer, Tcp, Unbound,
+    Service, ServiceAnswer, Tcp, Unbound, Way,
 };
 use crate::link::{Kernel, Snapshot};
 use crate::schedule::CyclePlan;
@@ -29,6 +29,7 @@ mod dns;
 mod echo;
 mod http;
 mod lag;
+mod path;
 mod socket;
 mod targets;
 mod tcp;
@@ -87,6 +88,17 @@ impl Prober {
         let (mut cycle, lag_max) = lag::measured(self.look(&plan)).await;
         cycle.prober_lag_max = lag_max;
         cycle
+    }
+
+    /// Follows the way to each anchor, one after the other. For a person who asks: it takes some
+    /// seconds where the path is dead. Must run on a tokio runtime with I/O and time.
+    pub async fn ways(&mut self) -> Vec<Way> {
+        let snapshot = self.kernel.snapshot(&self.dedicated, &[]).await;
+        let mut ways = Vec::with_capacity(self.targets.anchors.len());
+        for anchor in &self.targets.anchors {
+            ways.push(path::way(anchor, binding(&snapshot, anchor.echo.address())).await);
+        }
+        ways
     }
 
     async fn look(&mut self, plan: &CyclePlan) -> Cycle {

@@ -48,7 +48,7 @@ enum Life {
     InTheAir,
     Answered(Answer),
     Late,
-    Rejected(Rejection),
+    Rejected { rejection: Rejection, after: Duration },
 }
 
 impl Flight {
@@ -82,7 +82,7 @@ impl Flight {
             return;
         };
         // An answer outweighs an error about the same packet, whichever comes first.
-        if !matches!(packet.life, Life::InTheAir | Life::Rejected(_)) {
+        if !matches!(packet.life, Life::InTheAir | Life::Rejected { .. }) {
             return;
         }
         let answer = round_trip(packet.sent, arrived, read);
@@ -112,7 +112,13 @@ impl Flight {
     /// Takes note of an error about one of our packets, as its sender quoted it. An error from
     /// `own`, this machine's address, is the kernel giving up on ARP or neighbour discovery:
     /// nobody rejected anything, so it counts as silence.
-    pub(crate) fn error(&mut self, quoted: Identity, error: &ExtendedError, own: Option<IpAddr>) {
+    pub(crate) fn error(
+        &mut self,
+        quoted: Identity,
+        error: &ExtendedError,
+        own: Option<IpAddr>,
+        (arrived, read): (Option<Duration>, Stamp),
+    ) {
         let Some(rejection) = rejection(error, own) else { return };
         let quoted = self.packets.iter_mut().find(|packet| {
             packet.sequence == quoted.sequence
@@ -120,7 +126,8 @@ impl Flight {
         });
         match quoted {
             Some(packet) if packet.life == Life::InTheAir && packet.role != Role::Past => {
-                packet.life = Life::Rejected(rejection);
+                let after = round_trip(packet.sent, arrived, read).rtt;
+                packet.life = Life::Rejected { rejection, after };
             }
             Some(_) => {}
             None => self.ignore_error(),
@@ -141,14 +148,14 @@ impl Flight {
                 Life::InTheAir => Fate::Silent,
                 Life::Answered(answer) => Fate::Answered(answer),
                 Life::Late => Fate::Late,
-                Life::Rejected(rejection) => Fate::Rejected(rejection),
+                Life::Rejected { rejection, after } => Fate::Rejected { rejection, after },
             },
         });
         let packets = packets.collect();
         self.packets.retain_mut(|packet| {
             packet.role = if packet.role == Role::WarmUp { Role::WarmUp } else { Role::Past };
             let age = now.mono.saturating_sub(packet.sent.mono);
-            matches!(packet.life, Life::InTheAir | Life::Rejected(_))
+            matches!(packet.life, Life::InTheAir | Life::Rejected { .. })
                 && packet.role == Role::Past
                 && age <= LATE_GRACE
         });
@@ -220,12 +227,17 @@ mod tests {
         }
         flight.reply(identity(4), wall(440), at(441));
         flight.reply(identity(1), wall(1_400), at(1_401));
-        flight.error(identity(2), &unreachable(ROUTER), Some(OWN));
+        flight.error(identity(2), &unreachable(ROUTER), Some(OWN), (wall(230), at(231)));
         let exchange = flight.end(at(1_402));
         let rejection = Rejection { by: ROUTER, kind: 3, code: 0, next_hop_mtu: None };
         assert_eq!(
             fates(&exchange),
-            [Fate::Late, Fate::Rejected(rejection), Fate::Silent, answered(40)]
+            [
+                Fate::Late,
+                Fate::Rejected { rejection, after: Duration::from_millis(30) },
+                Fate::Silent,
+                answered(40)
+            ]
         );
         let sent: Vec<_> = exchange.packets.iter().map(|packet| packet.sent).collect();
         assert_eq!(sent, [100, 200, 300, 400].map(Duration::from_millis));
@@ -278,8 +290,14 @@ mod tests {
             Identity { sequence: 1, nonce: Some([7; 16]) },
             &unreachable(ROUTER),
             Some(OWN),
+            (wall(10), at(11)),
         );
-        flight.error(Identity { sequence: 2, nonce: None }, &unreachable(ROUTER), Some(OWN));
+        flight.error(
+            Identity { sequence: 2, nonce: None },
+            &unreachable(ROUTER),
+            Some(OWN),
+            (wall(10), at(11)),
+        );
         assert!(!flight.is_settled(Role::Counted));
         let exchange = flight.end(at(1_000));
         assert_eq!(fates(&exchange), [Fate::Silent]);
@@ -289,18 +307,26 @@ mod tests {
     #[test]
     fn a_router_rejects_and_this_machine_does_not() {
         let mut flight = one_in_the_air();
-        flight.error(identity(1), &unreachable(OWN), Some(OWN));
+        flight.error(identity(1), &unreachable(OWN), Some(OWN), (wall(10), at(11)));
         assert!(!flight.is_settled(Role::Counted));
-        flight.error(Identity { sequence: 1, nonce: None }, &unreachable(ROUTER), Some(OWN));
+        flight.error(
+            Identity { sequence: 1, nonce: None },
+            &unreachable(ROUTER),
+            Some(OWN),
+            (None, at(11)),
+        );
         assert!(flight.is_settled(Role::Counted));
         let rejection = Rejection { by: ROUTER, kind: 3, code: 0, next_hop_mtu: None };
-        assert_eq!(fates(&flight.end(at(20))), [Fate::Rejected(rejection)]);
+        assert_eq!(
+            fates(&flight.end(at(20))),
+            [Fate::Rejected { rejection, after: Duration::from_millis(11) }]
+        );
     }
 
     #[test]
     fn an_answer_outweighs_an_error() {
         let mut flight = one_in_the_air();
-        flight.error(identity(1), &unreachable(ROUTER), Some(OWN));
+        flight.error(identity(1), &unreachable(ROUTER), Some(OWN), (wall(5), at(6)));
         flight.reply(identity(1), wall(10), at(11));
         assert_eq!(fates(&flight.end(at(20))), [answered(10)]);
     }

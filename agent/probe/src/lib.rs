@@ -6,8 +6,8 @@
 //!
 //! `binding` binds and verifies any socket · `plan` says what to send · `packet` and `control`
 //! read what the kernel hands over · `clock` turns stamps into round-trip times · `flight` knows
-//! what is in the air · `socket` talks to the kernel · `pinger` runs the exchange · `errors` reads
-//! the error queue of other sockets.
+//! what is in the air · `socket` talks to the kernel · `pinger` runs the exchange · `trace` follows
+//! the way hop by hop · `errors` reads the error queue of other sockets.
 //!
 //! `binding`, `socket`, `pinger` and `errors` touch the kernel; the others are pure.
 
@@ -20,6 +20,7 @@ mod packet;
 mod pinger;
 mod plan;
 mod socket;
+mod trace;
 
 pub use binding::{BindError, Binding};
 pub use clock::{Answer, Timing};
@@ -29,3 +30,4 @@ pub use plan::{
     EchoError, EchoOutcome, EchoPlan, Exchange, Fate, IDENTITY_BYTES, Ignored, LATE_GRACE,
     PACKETS_MAX, Packet, Rejection,
 };
+pub use trace::{Hop, Trace, trace};

@@ -107,7 +107,12 @@ pub enum Fate {
     /// until [`LATE_GRACE`] has passed.
     Silent,
     /// Somebody on the way sent an ICMP error about it. It may still turn out late, too.
-    Rejected(Rejection),
+    Rejected {
+        /// Who, and why.
+        rejection: Rejection,
+        /// How long after the sending.
+        after: Duration,
+    },
 }
 
 /// Packets that the kernel handed over and that prove nothing, since the previous exchange.
@@ -138,14 +143,14 @@ impl Exchange {
     pub fn answers(&self) -> impl Iterator<Item = Answer> {
         self.packets.iter().filter_map(|packet| match packet.fate {
             Fate::Answered(answer) => Some(answer),
-            Fate::Late | Fate::Silent | Fate::Rejected(_) => None,
+            Fate::Late | Fate::Silent | Fate::Rejected { .. } => None,
         })
     }
 
     /// The outcome that these packets make.
     pub(crate) fn outcome(self) -> EchoOutcome {
         let rejection = self.packets.iter().find_map(|packet| match packet.fate {
-            Fate::Rejected(rejection) => Some(rejection),
+            Fate::Rejected { rejection, .. } => Some(rejection),
             Fate::Answered(_) | Fate::Late | Fate::Silent => None,
         });
         let is_answered = self.answers().next().is_some();

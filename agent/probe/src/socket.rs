@@ -195,7 +195,9 @@ impl EchoSocket {
         let to = self.target.ip();
         if let Some(error) = control.error {
             match read_quoted_request(to, bytes) {
-                Some(quoted) => self.flight.error(quoted, &error, self.own),
+                Some(quoted) => {
+                    self.flight.error(quoted, &error, self.own, (control.arrived, read));
+                }
                 None => self.flight.ignore_error(),
             }
         } else {

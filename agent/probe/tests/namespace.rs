@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use haidang_probe::{
-    Binding, EchoOutcome, EchoPlan, Fate, LATE_GRACE, Packet, Pinger, Rejection, Timing,
+    Binding, EchoOutcome, EchoPlan, Fate, Hop, LATE_GRACE, Packet, Pinger, Rejection, Timing,
+    Trace, trace,
 };
 use nix::sched::{CloneFlags, unshare};
 
@@ -219,5 +220,100 @@ fn an_interface_that_is_down_cannot_send() {
         run("ip link set eth0 up");
         run("ip addr flush dev eth0");
         assert!(matches!(pinger.exchange(&plan()).await, EchoOutcome::Unsendable(_)));
+    });
+}
+
+/// eth0 here, two routers, and the target behind the second, in both families.
+fn two_routers(name: &str) -> [Router; 2] {
+    let names = ["a", "b"].map(|end| format!("hdway-{name}-{end}-{}", std::process::id()));
+    let routers = names.clone().map(|name| {
+        run(&format!("ip netns add {name}"));
+        run(&format!("ip -n {name} link set lo up"));
+        for switch in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+            run(&format!("ip netns exec {name} sysctl -qw {switch}=1"));
+        }
+        Router(name)
+    });
+    let [a, b] = &names;
+    run(&format!("ip link add eth0 type veth peer name g0 netns {a}"));
+    run(&format!("ip -n {a} link add c0 type veth peer name g0 netns {b}"));
+    run("ip link set eth0 up");
+    run(&format!("ip -n {a} link set g0 up"));
+    run(&format!("ip -n {a} link set c0 up"));
+    run(&format!("ip -n {b} link set g0 up"));
+    for (own, first, between, second, target, network) in [
+        (
+            "198.18.10.10/24",
+            "198.18.10.1/24",
+            "198.18.99.1/24",
+            "198.18.99.2/24",
+            "198.18.0.10/32",
+            "198.18.0.0/15",
+        ),
+        (
+            "2001:db8:10::10/64",
+            "2001:db8:10::1/64",
+            "2001:db8:99::1/64",
+            "2001:db8:99::2/64",
+            "2001:db8::10/128",
+            "2001:db8::/32",
+        ),
+    ] {
+        let plain = |net: &str| net.split('/').next().unwrap().to_owned();
+        let nodad = if own.contains(':') { "nodad" } else { "" };
+        run(&format!("ip addr add {own} dev eth0 {nodad}"));
+        run(&format!("ip -n {a} addr add {first} dev g0 {nodad}"));
+        run(&format!("ip -n {a} addr add {between} dev c0 {nodad}"));
+        run(&format!("ip -n {b} addr add {second} dev g0 {nodad}"));
+        run(&format!("ip -n {b} addr add {target} dev lo"));
+        run(&format!("ip route add {network} via {}", plain(first)));
+        run(&format!("ip -n {a} route add {target} via {}", plain(second)));
+        run(&format!("ip -n {b} route add {network} via {}", plain(between)));
+    }
+    routers
+}
+
+async fn way(target: &str, own: &str) -> Vec<Hop> {
+    let binding = Binding { device: Some("eth0".into()), source: Some(own.parse().unwrap()) };
+    match trace(&mut Pinger::new(target.parse().unwrap(), binding)).await {
+        Trace::Hops(hops) => hops,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn who(hops: &[Hop]) -> Vec<String> {
+    let text = |hop: &Hop| match hop {
+        Hop::Router { by, .. } => by.to_string(),
+        Hop::Target { .. } => "target".into(),
+        Hop::Refused { by, kind, code, .. } => format!("{by} refuses by {kind}/{code}"),
+        Hop::Silent => "silent".into(),
+    };
+    hops.iter().map(text).collect()
+}
+
+#[test]
+fn a_way_is_followed_hop_by_hop_in_both_families_until_its_end() {
+    in_namespace(|| async {
+        let [first, second] = &two_routers("ends");
+        for (target, own, router) in [
+            ("198.18.0.10", "198.18.10.10", "198.18.10.1"),
+            ("2001:db8::10", "2001:db8:10::10", "2001:db8:10::1"),
+        ] {
+            let hops = way(target, own).await;
+            assert_eq!(who(&hops), [router, "target"]);
+            let is_timed = |hop: &Hop| match hop {
+                Hop::Router { rtt, .. } | Hop::Target { rtt } => *rtt < Duration::from_secs(1),
+                _ => false,
+            };
+            assert!(hops.iter().all(is_timed), "{hops:?}");
+        }
+        run(&format!("ip -n {} addr del 198.18.0.10/32 dev lo", second.0));
+        run(&format!("ip -n {} route add prohibit 198.18.0.10/32", second.0));
+        let refused = who(&way("198.18.0.10", "198.18.10.10").await);
+        assert_eq!(refused, ["198.18.10.1", "198.18.99.2 refuses by 3/13"]);
+        run(&format!("ip -n {} route replace blackhole 198.18.0.10/32", first.0));
+        let silent = who(&way("198.18.0.10", "198.18.10.10").await);
+        assert_eq!(silent.last().map(String::as_str), Some("silent"));
+        assert!(silent.len() <= 4, "{silent:?}");
     });
 }

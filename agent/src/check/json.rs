@@ -9,20 +9,23 @@
 //! | `diagnosis` | `{vi, en}`: one sentence |
 //! | `call` | `nobody`, `own_machine`, `own_lan`, `carrier`, `core`, `service` |
 //! | `flags` | labels of findings |
+//! | `findings` | the same in words: `{flag, vi, en, call}` |
 //! | `agency` | the agency's id; null when not enrolled or not readable |
 //! | `checks` | rows: `{layer, subject, outcome, result, detail}`; layer and result in English |
 //! | `missing` | `{what, vi, en, detail}`: what is not set up, and what to do |
+//! | `ways` | with `--path`: `{anchor, address, end, detail, hops}`; `end` is `reached`, `refused`, `silent`, `not_sent` or `forbidden`; a hop is `{hop, answered, by, rtt_ms}` with `answered` one of `router`, `target`, `refused`, `silent` |
 //! | `evidence` | facts as reports carry them: `{kind, subject, value}` |
 //! | `host` | host facts; null when they could not be read |
 //!
 //! Without a usable configuration only `format`, `outcome`, `verdict`, `diagnosis`, `call` and
 //! `missing` are there.
 
+use haidang_proto::model::flag::Flag;
 use haidang_proto::model::verdict::{UnknownCause, Verdict};
 use serde_json::{Value, json};
 
 use crate::connectivity::facts;
-use crate::language::{Key, Language, diagnosis};
+use crate::language::{Key, Language, diagnosis, finding};
 
 use super::missing::Missing;
 use super::rows::Row;
@@ -37,8 +40,10 @@ pub(super) fn checkup(checkup: &Checkup<'_>) -> String {
     };
     let mut page = opening(checkup.outcome(), checkup.verdict(), &checkup.missing());
     page["flags"] = json!(checkup.flags());
+    page["findings"] = checkup.flags().iter().map(found).collect();
     page["agency"] = json!(agency);
     page["checks"] = checkup.rows().iter().map(row).collect();
+    page["ways"] = super::ways::json(checkup.ways);
     page["evidence"] = json!(facts(checkup.cycle));
     page["host"] = json!(checkup.host);
     printed(&page)
@@ -66,6 +71,14 @@ fn opening(outcome: Outcome, verdict: Verdict, missing: &[Missing]) -> Value {
 
 fn both(key: Key) -> Value {
     json!({ "vi": key.text(Language::Vi), "en": key.text(Language::En) })
+}
+
+fn found(flag: Flag) -> Value {
+    let (sentence, party) = finding(flag);
+    let mut entry = both(sentence);
+    entry["flag"] = json!(flag.as_str());
+    entry["call"] = json!(party.as_str());
+    entry
 }
 
 fn absent(missing: &Missing) -> Value {

@@ -9,7 +9,7 @@ use super::missing::Missing;
 use super::rows::Row;
 use super::{Checkup, Outcome, Style};
 
-const WIDTH: usize = 80;
+pub(super) const WIDTH: usize = 80;
 /// Columns of mark, layer and subject, each with the space behind it.
 const MARK: usize = 2;
 const LAYER: usize = 17;
@@ -24,13 +24,21 @@ pub(super) fn checkup(checkup: &Checkup<'_>, language: Language, style: Style) -
     page.blank();
     page.heading();
     checkup.rows().iter().for_each(|row| page.row(row));
+    for way in checkup.ways {
+        page.blank();
+        super::ways::lines(way, language).iter().for_each(|line| page.line(line));
+    }
     page.blank();
     page.verdict(checkup.verdict());
-    let findings: Vec<_> = checkup.flags().iter().map(|flag| finding(flag).0).collect();
+    let findings: Vec<_> = checkup.flags().iter().map(finding).collect();
     if !findings.is_empty() {
         page.blank();
         page.line(&format!("{}:", Key::Findings.text(language)));
-        findings.iter().for_each(|key| page.item(key.text(language)));
+        for (sentence, party) in findings {
+            let [sentence, call, party] =
+                [sentence, Key::Call, party.key()].map(|key| key.text(language));
+            page.item(&format!("{sentence} {call}: {party}."));
+        }
     }
     page.blank();
     page.missing(&checkup.missing());
@@ -157,7 +165,7 @@ fn cell(text: &str, width: usize) -> String {
 }
 
 /// Lines of at most `width` columns, broken at spaces, and within words longer than a line.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     let mut used = 0;

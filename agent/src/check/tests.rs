@@ -7,6 +7,8 @@ use crate::connectivity::scenes::{
 };
 use crate::evidence::{Dns, Echo, Interface, Tcp};
 
+use crate::language::Key;
+
 use super::*;
 
 const CONFIG: &str = r#"
@@ -39,7 +41,7 @@ fn enrolled() -> Enrolment {
 
 fn page(cycle: &Cycle, enrolment: &Enrolment, language: Language) -> (String, Outcome) {
     let config = config();
-    let checkup = Checkup { config: &config, cycle, enrolment, host: None };
+    let checkup = Checkup { config: &config, cycle, enrolment, host: None, ways: &[] };
     (checkup.table(language, Style::Plain), checkup.outcome())
 }
 
@@ -118,7 +120,8 @@ fn a_machine_without_network_set_up_reads_what_is_missing() {
     let mut config = config();
     config.anchors.clear();
     let enrolment = Enrolment::NotEnrolled;
-    let checkup = Checkup { config: &config, cycle: &bare, enrolment: &enrolment, host: None };
+    let checkup =
+        Checkup { config: &config, cycle: &bare, enrolment: &enrolment, host: None, ways: &[] };
     let text = checkup.table(Language::En, Style::Plain);
     for words in [
         "interface was not found",
@@ -150,7 +153,8 @@ fn a_missing_configuration_is_said_in_words() {
 fn the_json_has_its_documented_shape() {
     let config = config();
     let (cycle, enrolment) = (core_dark(), enrolled());
-    let checkup = Checkup { config: &config, cycle: &cycle, enrolment: &enrolment, host: None };
+    let checkup =
+        Checkup { config: &config, cycle: &cycle, enrolment: &enrolment, host: None, ways: &[] };
     let json: Value = serde_json::from_str(&checkup.json()).expect("JSON");
     let mut keys: Vec<_> = json.as_object().expect("an object").keys().cloned().collect();
     keys.sort();
@@ -160,12 +164,14 @@ fn the_json_has_its_documented_shape() {
         "checks",
         "diagnosis",
         "evidence",
+        "findings",
         "flags",
         "format",
         "host",
         "missing",
         "outcome",
         "verdict",
+        "ways",
     ];
     assert_eq!(keys, documented);
     assert_eq!(json["verdict"]["cause"], "core_unreachable");
@@ -176,13 +182,37 @@ fn the_json_has_its_documented_shape() {
 }
 
 #[test]
+fn a_finding_says_what_it_is_and_whom_to_call_in_both_languages() {
+    let one_dead = changed(healthy(), |cycle| {
+        (cycle.anchors[1].echo, cycle.anchors[1].tcp) = (silent(), Tcp::Silent);
+    });
+    for language in [Language::Vi, Language::En] {
+        let (text, _) = page(&one_dead, &enrolled(), language);
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let call = Key::Call.text(language);
+        let expected =
+            format!("{} {call}: {}", Key::AnchorDown.text(language), Key::CallCore.text(language));
+        assert!(words.contains(&expected), "{text}");
+    }
+    let config = config();
+    let enrolment = enrolled();
+    let checkup =
+        Checkup { config: &config, cycle: &one_dead, enrolment: &enrolment, host: None, ways: &[] };
+    let json: Value = serde_json::from_str(&checkup.json()).expect("JSON");
+    assert_eq!(json["findings"][0]["flag"], "anchor_down");
+    assert_eq!(json["findings"][0]["call"], "core");
+    assert_eq!(json["findings"][0]["vi"], Key::AnchorDown.text(Language::Vi));
+}
+
+#[test]
 fn colours_come_only_on_a_terminal_and_peers_cannot_send_their_own() {
     let config = config();
     let mut cycle = dark();
     cycle.anchors[0].tcp = Tcp::Impostor { presented: "\u{1b}[2J\u{7}".into() };
     cycle.prober_lag_max = ms(1);
     let enrolment = enrolled();
-    let checkup = Checkup { config: &config, cycle: &cycle, enrolment: &enrolment, host: None };
+    let checkup =
+        Checkup { config: &config, cycle: &cycle, enrolment: &enrolment, host: None, ways: &[] };
     let plain = checkup.table(Language::Vi, Style::Plain);
     assert!(!plain.chars().any(|c| c.is_control() && c != '\n'), "{plain:?}");
     let coloured = checkup.table(Language::Vi, Style::Coloured);

@@ -199,6 +199,15 @@ catalogue! {
     StatusNotRunning: "Chương trình không chạy, hoặc tài khoản này không được phép hỏi nó.",
         "The agent does not run, or this account may not ask it.";
 
+    // The way to an anchor.
+    WayHeading: "Đường đi tới", "Way to";
+    WayTarget: "điểm mốc", "the anchor";
+    WayReached: "Tới được điểm mốc.", "The anchor was reached.";
+    WayRefused: "Đường đi kết thúc vì thiết bị này từ chối chuyển tiếp:", "The way ends because this device refuses to pass packets on:";
+    WaySilentAfter: "Không có trả lời từ sau thiết bị này; sự cố có thể nằm ở chặng kế tiếp:", "Nothing answers behind this device; the fault may be at the next hop:";
+    WaySilent: "Không thiết bị nào trên đường đi trả lời.", "No device on the way answers.";
+    WayNotSent: "Không gửi được gói tin nào từ máy này:", "No packet could be sent from this machine:";
+
     // What is missing, and what to do.
     MissingConfig: "Chưa có cấu hình dùng được. Sao chép tệp mẫu agent.toml vào đường dẫn này và điền thông tin của cơ quan, hoặc chỉ ra tệp khác bằng --config.",
         "There is no usable configuration. Copy the sample agent.toml to this path and fill in the agency's values, or name another file with --config.";

@@ -118,7 +118,7 @@ fn exchange(seen: haidang_probe::Exchange) -> Exchange {
             haidang_probe::Fate::Answered(answer) => Fate::Answered(answer.rtt),
             haidang_probe::Fate::Late => Fate::Late,
             haidang_probe::Fate::Silent => Fate::Lost,
-            haidang_probe::Fate::Rejected(_) => Fate::Rejected,
+            haidang_probe::Fate::Rejected { .. } => Fate::Rejected,
         },
     });
     Exchange { packets: packets.collect(), late_before, ignored: ignored.total() }
