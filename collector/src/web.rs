@@ -11,6 +11,7 @@ mod goals;
 mod guard;
 mod health;
 mod history;
+mod outages;
 mod page;
 mod problem;
 mod query;
@@ -68,6 +69,7 @@ pub fn router(web: Web, guard: Guard) -> Router {
         .route("/api/v1/agencies", get(agencies::list))
         .route("/api/v1/agencies/{id}", get(agencies::one))
         .route("/api/v1/agencies/{id}/agents", get(agents::of_agency))
+        .route("/api/v1/agencies/{id}/outages", get(outages::of_agency))
         .route("/api/v1/agents", get(agents::list))
         .route("/api/v1/transitions", get(history::transitions))
         .route("/api/v1/goals", get(goals::list))

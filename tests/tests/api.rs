@@ -54,6 +54,13 @@ async fn every_answer_is_as_the_document_says() {
         ("/api/v1/agencies/{id}", "/api/v1/agencies/01-018", StatusCode::OK),
         ("/api/v1/agencies/{id}", "/api/v1/agencies/01-999", StatusCode::NOT_FOUND),
         ("/api/v1/agencies/{id}/agents", "/api/v1/agencies/01-018/agents", StatusCode::OK),
+        ("/api/v1/agencies/{id}/outages", "/api/v1/agencies/01-018/outages", StatusCode::OK),
+        (
+            "/api/v1/agencies/{id}/outages",
+            "/api/v1/agencies/01-018/outages?cursor=x",
+            StatusCode::BAD_REQUEST,
+        ),
+        ("/api/v1/agencies/{id}/outages", "/api/v1/agencies/01-999/outages", StatusCode::NOT_FOUND),
         ("/api/v1/agents", "/api/v1/agents", StatusCode::OK),
         ("/api/v1/transitions", "/api/v1/transitions", StatusCode::OK),
         ("/api/v1/goals", "/api/v1/goals", StatusCode::OK),

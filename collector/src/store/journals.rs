@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::outages::{self, Step};
 use super::{ROWS_MAX, Store, StoreError, from_unix_ms, unix_ms};
 
 /// Journals of one agent: a new one is begun only when the former was damaged or the agent
@@ -38,6 +39,7 @@ pub struct JournalRow {
     at_ms: i64,
     kind: &'static str,
     body: String,
+    outage: Step,
 }
 
 /// A record as it is read.
@@ -77,7 +79,8 @@ impl JournalDelivery {
 }
 
 impl JournalRow {
-    fn from_record(Record { seq, at, event }: &Record) -> Option<Self> {
+    fn from_record(record: &Record) -> Option<Self> {
+        let Record { seq, at, event } = record;
         let (kind, event) = event_json(event);
         let body = json!({
             "boot_id": at.boot_id,
@@ -89,6 +92,7 @@ impl JournalRow {
             at_ms: unix_ms(at.wall),
             kind,
             body: body.to_string(),
+            outage: Step::of(record),
         })
     }
 }
@@ -129,7 +133,7 @@ impl Store {
         .await
     }
 
-    /// Drops records and transitions from before `oldest`, some at a time; the last transition
+    /// Drops records, outages and transitions from before `oldest`, some at a time; the last transition
     /// of each agency stays. Returns whether there may be more.
     ///
     /// # Errors
@@ -148,14 +152,15 @@ impl Store {
                       LIMIT ?2)",
                 params![unix_ms(oldest), PRUNE_ROWS],
             )?;
+            let outages = outages::prune(connection, oldest, PRUNE_ROWS)?;
             let full = PRUNE_ROWS as usize;
-            Ok(records == full || transitions == full)
+            Ok([records, transitions, outages].contains(&full))
         })
         .await
     }
 }
 
-fn take(connection: &Connection, delivery: &JournalDelivery) -> Result<u64, StoreError> {
+pub(super) fn take(connection: &Connection, delivery: &JournalDelivery) -> Result<u64, StoreError> {
     let JournalDelivery { agent, journal, first_seq, rows, received } = delivery;
     let agent = agent.to_string();
     let known: Option<(i64, i64)> = connection
@@ -177,14 +182,16 @@ fn take(connection: &Connection, delivery: &JournalDelivery) -> Result<u64, Stor
                  VALUES (?1, ?2, ?3, ?4)",
             )?
             .execute(params![id, before + 1, acknowledged, unix_ms(*received)])?;
+        outages::records_lost(connection, id)?;
     }
     let mut insert = connection.prepare_cached(
         "INSERT INTO records (journal, seq, received_ms, at_ms, kind, body)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
-    for JournalRow { seq, at_ms, kind, body } in rows {
+    for JournalRow { seq, at_ms, kind, body, outage } in rows {
         if *seq == acknowledged + 1 {
             insert.execute(params![id, seq, unix_ms(*received), at_ms, kind, body])?;
+            outage.apply(connection, id, *seq, *received)?;
             acknowledged = *seq;
         }
     }
@@ -203,6 +210,7 @@ fn begin(connection: &Connection, agent: &str, journal: &Uuid) -> Result<i64, St
     if count >= JOURNALS_PER_AGENT_MAX {
         return Err(StoreError::Overloaded);
     }
+    outages::journal_begun(connection, agent)?;
     connection
         .prepare_cached(
             "INSERT INTO journals (agent, journal, acknowledged_seq) VALUES (?1, ?2, 0)",

@@ -8,7 +8,8 @@ use super::StoreError;
 
 /// Applied in order, each in one transaction with the new version number. Never edited once
 /// released; a change of the shape is another entry.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (
         key     TEXT PRIMARY KEY,
         content TEXT NOT NULL,
@@ -93,7 +94,30 @@ const MIGRATIONS: &[&str] = &["
         roster      BLOB NOT NULL,
         prefixes    BLOB
     ) STRICT;
-"];
+",
+    "
+    CREATE TABLE outages (
+        id                INTEGER PRIMARY KEY,
+        journal           INTEGER NOT NULL REFERENCES journals (id),
+        seq               INTEGER NOT NULL,
+        received_ms       INTEGER NOT NULL,
+        began_ms          INTEGER NOT NULL,
+        began_boot        BLOB NOT NULL,
+        began_boottime_ms INTEGER NOT NULL,
+        ending            TEXT NOT NULL,
+        ended_ms          INTEGER,
+        lasted_ms         INTEGER,
+        cause             TEXT NOT NULL,
+        evidence          TEXT NOT NULL,
+        short             INTEGER NOT NULL,
+        interrupted       INTEGER NOT NULL,
+        UNIQUE (journal, seq)
+    ) STRICT;
+    CREATE UNIQUE INDEX open_outage_of_journal ON outages (journal) WHERE ending = 'open';
+    CREATE INDEX outages_by_beginning ON outages (journal, began_ms);
+    CREATE INDEX outages_by_receipt ON outages (received_ms);
+",
+];
 
 /// Brings a store to this program's schema.
 ///

@@ -1,4 +1,5 @@
 mod city;
+mod outages;
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -201,6 +202,44 @@ async fn transitions_are_read_newest_first_by_agency_time_and_page() {
 }
 
 #[tokio::test]
+async fn outages_are_read_latest_first_by_page_as_the_document_says() {
+    let collector = Collector::new(None);
+    outages::happen(&collector.store).await;
+    let path = "/api/v1/agencies/01-018/outages";
+    let all = collector.get(path).await.json();
+    let items = all["items"].as_array().expect("items");
+    let told: Vec<_> = items
+        .iter()
+        .map(|item| {
+            (item["cause"].as_str(), item["end"].as_str(), item["duration_seconds"].as_f64())
+        })
+        .collect();
+    let want =
+        [(Some("no_route"), Some("open"), None), (Some("link_down"), Some("healed"), Some(40.0))];
+    assert_eq!(told, want);
+    assert_eq!(items[1]["began"], "2026-09-21T14:13:30.000Z");
+    assert_eq!(items[1]["ended"], "2026-09-21T14:14:10.000Z");
+    assert_eq!(items[1]["evidence"][0]["kind"], "link");
+    let document: Value = collector.get("/api/v1/openapi.json").await.json();
+    let schema = &document["components"]["schemas"]["Outage"]["properties"];
+    let keys = |of: &Value| of.as_object().map(|of| of.keys().cloned().collect::<Vec<_>>());
+    assert_eq!(keys(&items[0]), keys(schema));
+
+    let first = collector.get(&format!("{path}?limit=1")).await.json();
+    let cursor = first["next_cursor"].as_str().expect("there is another");
+    let second = collector.get(&format!("{path}?limit=1&cursor={cursor}")).await.json();
+    assert_eq!((&first["items"][0], &second["items"][0]), (&items[0], &items[1]));
+    assert_eq!(second["next_cursor"], Value::Null);
+    let none = collector.get("/api/v1/agencies/01-019/outages").await.json();
+    assert_eq!(none["items"], serde_json::json!([]));
+    for cursor in ["x", "1", "1-x", "-1-1", "99999999999999999999-1"] {
+        let asked = collector.get(&format!("{path}?cursor={cursor}")).await;
+        asked.is_problem(StatusCode::BAD_REQUEST, "cursor");
+    }
+    collector.get("/api/v1/agencies/01-999/outages").await.is_problem(StatusCode::NOT_FOUND, "");
+}
+
+#[tokio::test]
 async fn a_store_that_cannot_answer_takes_only_the_history_with_it() {
     let collector = Collector::new(None);
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -377,7 +416,7 @@ async fn every_path_of_the_document_is_served() {
         () = answers => {}
         () = snapshots => {}
     }
-    assert_eq!(paths.len(), 10);
+    assert_eq!(paths.len(), 11);
 }
 
 #[tokio::test]
