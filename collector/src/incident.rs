@@ -28,6 +28,9 @@ const FALL_WINDOW: Duration = Duration::from_secs(120);
 /// Share and number of a parent's agencies that make an incident of it.
 const PARENT_SHARE: f64 = 0.6;
 const PARENT_AGENCIES_MIN: usize = 3;
+/// Children that are not back when their parent's incident ends stay listed so long: agents come
+/// back spread over up to a minute, and a healing line is no outage of its last few agencies.
+const HEAL_WINDOW: Duration = Duration::from_secs(120);
 
 /// One agency as these rules see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +107,8 @@ struct Memory {
     was_up: bool,
     fell_at: Option<Duration>,
     in_parent_incident: bool,
+    /// The parent's incident is over, and this child is given so long to follow.
+    heals_until: Option<Duration>,
     suspected: bool,
 }
 
@@ -138,7 +143,9 @@ impl Incidents {
             } else if !member.standing.has_fallen() {
                 memory.fell_at = None;
                 memory.in_parent_incident = false;
+                memory.heals_until = None;
             }
+            memory.heals_until = memory.heals_until.filter(|until| mono < *until);
             memory.was_up = member.standing == Standing::Up;
         }
         // What a parent explains is settled first, from lateness; what it does not may be us.
@@ -151,7 +158,9 @@ impl Incidents {
     pub(crate) fn effect(&self, row: usize) -> Effect {
         match self.rows.get(row) {
             Some(memory) if memory.suspected => Effect::Suspected,
-            Some(memory) if memory.in_parent_incident => Effect::Parent,
+            Some(memory) if memory.in_parent_incident || memory.heals_until.is_some() => {
+                Effect::Parent
+            }
             Some(_) | None => Effect::None,
         }
     }
@@ -209,8 +218,11 @@ impl Incidents {
         }
         for (row, memory) in self.rows.iter_mut().enumerate() {
             let holds = holds[self.tree.group_of[row]];
-            let fell_in_time = recent(memory);
-            memory.in_parent_incident = holds && (memory.in_parent_incident || fell_in_time);
+            let (fell_in_time, was_listed) = (recent(memory), memory.in_parent_incident);
+            memory.in_parent_incident = holds && (was_listed || fell_in_time);
+            if was_listed && !memory.in_parent_incident {
+                memory.heals_until = Some(mono + HEAL_WINDOW);
+            }
         }
     }
 }

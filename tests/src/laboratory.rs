@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::agent::{Agent, AgentPlan};
 use crate::binaries::Binaries;
@@ -66,7 +66,7 @@ pub struct Laboratory {
     pub agencies: Vec<LabAgency>,
     /// The collector.
     pub collector: Collector,
-    reader: JoinHandle<()>,
+    _reader: AbortOnDropHandle<()>,
     seen: watch::Receiver<BTreeMap<String, AgencySeen>>,
     /// The network.
     pub network: Network,
@@ -105,7 +105,7 @@ impl Laboratory {
             agencies.push(start_agent(seat, site, &collector, &binaries, directory.path(), tempo)?);
         }
         let (reader, seen) = read_states(&collector.web, seats);
-        let laboratory = Self { agencies, collector, reader, seen, network, directory };
+        let laboratory = Self { agencies, collector, _reader: reader, seen, network, directory };
         laboratory.all_connected().await?;
         Ok(laboratory)
     }
@@ -113,6 +113,15 @@ impl Laboratory {
     /// What the collector says of the agencies that take part, always the latest.
     pub fn seen(&self) -> Seen {
         Seen(self.seen.clone())
+    }
+
+    /// Stops the collector cleanly and starts it again.
+    ///
+    /// # Errors
+    /// When it does not stop or start.
+    pub async fn restart_collector(mut self) -> Result<Self> {
+        self.collector = Collector::start_again(self.collector.stop().await?).await?;
+        Ok(self)
     }
 
     async fn all_connected(&self) -> Result<()> {
@@ -124,12 +133,6 @@ impl Laboratory {
             })?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Laboratory {
-    fn drop(&mut self) {
-        self.reader.abort();
     }
 }
 
@@ -237,7 +240,7 @@ fn start_agent(
 fn read_states(
     web: &Endpoint,
     seats: &[Seat],
-) -> (JoinHandle<()>, watch::Receiver<BTreeMap<String, AgencySeen>>) {
+) -> (AbortOnDropHandle<()>, watch::Receiver<BTreeMap<String, AgencySeen>>) {
     let (sender, receiver) = watch::channel(BTreeMap::new());
     let web = web.clone();
     let agencies: Vec<_> = seats.iter().map(|seat| seat.agency.clone()).collect();
@@ -253,7 +256,7 @@ fn read_states(
             tokio::time::sleep(READ_PERIOD).await;
         }
     });
-    (task, receiver)
+    (AbortOnDropHandle::new(task), receiver)
 }
 
 fn states_of(text: &str, agencies: &[String]) -> Result<BTreeMap<String, AgencySeen>> {
@@ -289,12 +292,19 @@ fn last_lines(directory: &Path) -> String {
 /// # Errors
 /// When the shipped roster cannot be read, or the district is too small.
 pub fn agencies_of_one_district(count: usize) -> Result<Vec<String>> {
-    /// Chương Mỹ: 32 communes, the most of any district.
-    const DISTRICT: &str = "01-277";
-    let children = prefixes::children_of(DISTRICT)?;
+    // Chương Mỹ: 32 communes, the most of any district.
+    agencies_of("01-277", count)
+}
+
+/// The first communes of a district.
+///
+/// # Errors
+/// When the shipped roster cannot be read, or the district is too small.
+pub fn agencies_of(district: &str, count: usize) -> Result<Vec<String>> {
+    let children = prefixes::children_of(district)?;
     ensure!(
         children.len() >= count,
-        "the district {DISTRICT} has {} communes, not {count}",
+        "the district {district} has {} communes, not {count}",
         children.len()
     );
     Ok(children.into_iter().take(count).map(|(id, _)| id).collect())

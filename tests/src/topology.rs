@@ -104,6 +104,32 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Cuts or mends the core's own line to the WAN, where the collector stands.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn core_line(&self, line: Line) -> Result<()> {
+        match line {
+            Line::Cut => self.core.ip(&format!("link set {CORE_DEVICE} down\n")),
+            // What goes down with a device takes its routes along.
+            Line::Whole => self.core.ip(&format!(
+                "link set {CORE_DEVICE} up\n\
+                 route replace {DEDICATED} via 198.18.255.1 dev {CORE_DEVICE} src {CORE}\n"
+            )),
+        }
+    }
+}
+
+/// A line that may be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// Nothing passes.
+    Cut,
+    /// As it should be.
+    Whole,
+}
+
 impl Site {
     /// Its address on the dedicated network.
     pub fn address(&self) -> Ipv4Addr {

@@ -91,6 +91,28 @@ fn a_parents_outage_is_one_incident_and_its_children_are_suppressed() {
 }
 
 #[test]
+fn the_last_children_of_a_healing_parent_are_held_back_until_they_had_time_to_follow() {
+    let mut city = City::new();
+    let straggler = |agency: &str| district_of(agency) == 2 && agency.ends_with('7');
+    city.run(0..100, EVERYBODY);
+    city.run(100..300, |agency| district_of(agency) != 2);
+    city.run(300..320, |agency| !straggler(agency));
+    assert_eq!(city.incidents(319), [], "most are back");
+    assert_eq!(city.count(319, "silent"), 1);
+    let held_back = |city: &City, second| {
+        let snapshot = city.fleet.snapshot(at(second));
+        snapshot
+            .agencies
+            .iter()
+            .filter(|v| v.suppressed == Some(Suppression::ParentIncident))
+            .count()
+    };
+    assert_eq!(held_back(&city, 319), 1);
+    city.run(320..440, |agency| !straggler(agency));
+    assert_eq!(held_back(&city, 439), 0, "now it speaks for itself");
+}
+
+#[test]
 fn when_all_fall_silent_we_suspect_ourselves_and_no_agency_is_accused() {
     let mut city = City::new();
     city.run(0..100, EVERYBODY);
