@@ -137,6 +137,8 @@ fn path(state_dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const fn seconds(seconds: u64) -> Duration {
@@ -175,6 +177,53 @@ mod tests {
         let mut held = InForce::new(Settings::default());
         let wild = Settings { version: 1, probe_period: Duration::ZERO, ..Settings::default() };
         assert_eq!(held.offer(wild, seconds(0)), Some(wild.clamped()));
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Step {
+        Offer(u64),
+        Report,
+        Wait(u64),
+        Restart,
+    }
+
+    fn any_steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (1u64..6).prop_map(Step::Offer),
+            Just(Step::Report),
+            (0u64..400).prop_map(Step::Wait),
+            Just(Step::Restart),
+        ];
+        proptest::collection::vec(step, 1..60)
+    }
+
+    proptest! {
+        #[test]
+        fn only_a_report_makes_settings_last_and_without_one_the_known_good_return(
+            steps in any_steps(),
+        ) {
+            let (mut held, mut known_good) = (InForce::new(Settings::default()), Settings::default());
+            let mut now = seconds(0);
+            for step in steps {
+                match step {
+                    // Replies carry offers, and follow the success of a report.
+                    Step::Offer(version) => {
+                        held.offer(settings(version), now);
+                    }
+                    Step::Report => known_good = held.reported().unwrap_or(known_good),
+                    Step::Wait(waited) => now += seconds(waited),
+                    // The process dies in the middle of a trial: only the disk remains.
+                    Step::Restart => held = InForce::new(known_good),
+                }
+                held.tick(now);
+                let is_on_trial = held.trial_ends().is_some_and(|ends| now < ends);
+                if !is_on_trial {
+                    prop_assert_eq!(held.current(), known_good);
+                }
+            }
+            held.tick(now + trial_time(held.current()));
+            prop_assert_eq!(held.current(), known_good, "silence always leads back");
+        }
     }
 
     #[test]

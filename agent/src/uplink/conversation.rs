@@ -278,6 +278,8 @@ impl<'a> Conversation<'a> {
         if let Some(settings) = self.uplink.settings.tick(now) {
             tracing::warn!(version = settings.version, "no report arrived: settings rolled back");
             self.put_in_force(settings);
+            // Whatever kept reports from arriving may be over with it.
+            self.next_report = now;
         }
         if self.session.is_some() && self.next_report <= now {
             let ended = self.report().await;
