@@ -218,7 +218,7 @@ pub struct Verdict {
     /// Length of the quality window.
     #[serde(with = "humantime_serde")]
     pub quality_window: Duration,
-    /// Timer lag of the prober (p99 of the cycle) beyond which it cannot tell.
+    /// Timer lag of the prober, the worst of a cycle, beyond which it cannot tell.
     #[serde(with = "humantime_serde")]
     pub starved_lag: Duration,
     /// Time after the start during which nothing is said.
