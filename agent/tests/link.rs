@@ -7,11 +7,14 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use haidang_agent::clock::Clock;
 use haidang_agent::config::{Dedicated, InterfaceSelector};
 use haidang_agent::evidence::{
     Address, Forwarding, Interface, Joint, Neighbour, RouteLookup, Surroundings,
 };
 use haidang_agent::link::{Changes, Kernel};
+use haidang_agent::schedule::{EchoTrust, Mode, Outlook, PathMtuDoubt, Schedule};
+use haidang_proto::model::settings::Settings;
 use nix::sched::{CloneFlags, unshare};
 
 const ANCHOR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 10));
@@ -261,5 +264,54 @@ fn changes_wake_and_an_overrun_wakes_too() {
         std::fs::write(file.path(), batch).unwrap();
         run(&format!("ip -batch {}", file.path().display()));
         tokio::time::timeout(Duration::from_secs(5), changes.next()).await.unwrap().unwrap();
+    });
+}
+
+/// The observer's loop around schedule and kernel, with the dump for a cycle.
+#[test]
+fn an_interface_that_flaps_ten_times_a_second_costs_a_bounded_number_of_cycles() {
+    in_namespace(|| async {
+        let settings = Settings {
+            probe_period: Duration::from_secs(2),
+            confirm_period: Duration::from_millis(500),
+            ..Settings::default()
+        };
+        let clock = Clock::new();
+        let (mut kernel, mut changes) = (Kernel::new(), Changes::subscribe().unwrap());
+        let mut schedule = Schedule::new(settings, b"an agent", clock.boottime());
+        let outlook = Outlook {
+            mode: Mode::Confirm,
+            echo: EchoTrust::Trusted,
+            path_mtu: PathMtuDoubt::Settled,
+        };
+        let batch: String = (0..15).map(|_| "link set eth0 down\nlink set eth0 up\n").collect();
+        let flapper = tokio::task::spawn_blocking(move || {
+            for line in batch.lines() {
+                run(&format!("ip {line}"));
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let (began, mut cycles, mut events) = (clock.boottime(), 0_u32, 0_u32);
+        while !flapper.is_finished() {
+            let wait = schedule.next().saturating_sub(clock.boottime());
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                woken = changes.next() => {
+                    woken.unwrap();
+                    events += 1;
+                    schedule.kernel_event(clock.boottime());
+                    continue;
+                }
+            }
+            schedule.begin(clock.boottime());
+            look(&mut kernel).await;
+            cycles += 1;
+            schedule.finish(outlook, clock.boottime(), 0);
+        }
+        flapper.await.unwrap();
+        let periods = (clock.boottime() - began).as_millis() / 500;
+        assert!(events >= 30, "only {events} events came");
+        assert!(u128::from(cycles) <= periods + 1, "{cycles} cycles in {periods} periods");
+        assert!(cycles >= 2, "the changes were looked at");
     });
 }

@@ -3,15 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail at once")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
 use haidang_probe::{
-    Binding, EchoOutcome, EchoPlan, Fate, Hop, LATE_GRACE, Packet, Pinger, Rejection, Timing,
-    Trace, trace,
+    Binding, EchoOutcome, EchoPlan, Fate, Hop, Ignored, LATE_GRACE, Packet, Pinger, Rejection,
+    Timing, Trace, trace,
 };
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
+use socket2::{Domain, Protocol, Socket, Type};
 
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 10, 10));
 const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 10, 1));
@@ -315,5 +317,91 @@ fn a_way_is_followed_hop_by_hop_in_both_families_until_its_end() {
         let silent = who(&way("198.18.0.10", "198.18.10.10").await);
         assert_eq!(silent.last().map(String::as_str), Some("silent"));
         assert!(silent.len() <= 4, "{silent:?}");
+    });
+}
+
+/// Sits in the router, sees each request, and answers it wrongly in every way that a datagram
+/// socket may see: another payload, another source, an error that quotes what was never sent, and
+/// another identifier, which the kernel keeps to itself.
+fn forge(router: &Router, requests: usize) {
+    let namespace = std::fs::File::open(format!("/run/netns/{}", router.0)).unwrap();
+    setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+    let raw = || {
+        let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket
+    };
+    let (mut router, stranger) = (raw(), raw());
+    stranger.bind(&SocketAddr::from(([198, 18, 99, 1], 0)).into()).unwrap();
+    let agent = SocketAddr::new(OWN, 0).into();
+    let mut seen = 0;
+    while seen < requests {
+        let mut bytes = [0; 256];
+        let length = router.read(&mut bytes).unwrap();
+        // Behind an IPv4 header of 20 bytes; what is not an echo request is our own forgery.
+        let request = &bytes[20..length];
+        if request[0] != 8 {
+            continue;
+        }
+        seen += 1;
+        let reply = |change: fn(&mut Vec<u8>)| {
+            let mut packet = request.to_vec();
+            packet[0] = 0;
+            change(&mut packet);
+            with_checksum(packet)
+        };
+        router.send_to(&reply(|packet| packet[9] ^= 1), &agent).unwrap();
+        router.send_to(&reply(|packet| packet[7] ^= 0x80), &agent).unwrap();
+        router.send_to(&reply(|packet| packet[5] ^= 1), &agent).unwrap();
+        stranger.send_to(&reply(|_| {}), &agent).unwrap();
+        let mut error = vec![3, 0, 0, 0, 0, 0, 0, 0];
+        error.extend_from_slice(&bytes[..length]);
+        // The quoted request has another nonce.
+        error[8 + 20 + 8] ^= 1;
+        router.send_to(&with_checksum(error), &agent).unwrap();
+    }
+}
+
+/// RFC 1071, over an ICMP packet.
+fn with_checksum(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[2..4].fill(0);
+    let words = packet
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    packet[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    packet
+}
+
+#[test]
+fn forged_replies_and_errors_prove_nothing_and_are_counted() {
+    in_namespace(|| async {
+        let router = router("forged");
+        run(&format!("ip -n {} addr add 198.18.99.1/32 dev lo", router.0));
+        run(&format!("ip netns exec {} sysctl -qw net.ipv4.icmp_echo_ignore_all=1", router.0));
+        let name = router.0.clone();
+        let forger = std::thread::spawn(move || {
+            // Ends with its thread; the namespace is the test's to delete.
+            forge(&std::mem::ManuallyDrop::new(Router(name)), 3);
+        });
+        let mut pinger = pinger(ROUTER);
+        // The forger may not listen yet: what it never saw, it forged nothing about.
+        let mut ignored = Ignored::default();
+        let give_up = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !forger.is_finished() && tokio::time::Instant::now() < give_up {
+            let outcome = pinger.exchange(&plan()).await;
+            let EchoOutcome::Silent(exchange) = outcome else { panic!("{outcome:?}") };
+            assert!(exchange.packets.iter().all(|packet| packet.fate == Fate::Silent));
+            assert_eq!(exchange.late_before, []);
+            ignored += exchange.ignored;
+        }
+        forger.join().unwrap();
+        // Another payload, another sequence number, another source; and the errors.
+        assert_eq!(ignored, Ignored { replies: 9, errors: 3 });
+        run(&format!("ip netns exec {} sysctl -qw net.ipv4.icmp_echo_ignore_all=0", router.0));
+        assert!(matches!(pinger.exchange(&plan()).await, EchoOutcome::Answered(_)));
     });
 }

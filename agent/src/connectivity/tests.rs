@@ -7,8 +7,8 @@ use crate::schedule::PathMtuDoubt;
 
 use super::bench::{Bench, changed, echo_only};
 use super::scenes::{
-    at, core_dark, dark, half_answered, healthy, local_faults, ms, no_address, no_carrier,
-    no_route, silent,
+    at, core_dark, dark, dedicated, half_answered, healthy, local_faults, ms, no_address,
+    no_carrier, no_route, silent,
 };
 use super::*;
 
@@ -314,6 +314,34 @@ fn sleep_makes_everything_unknown_until_good_cycles_return() {
     bench.is(Verdict::Connected);
     see(&mut bench, &core_dark(), 4);
     bench.is_state("disconnected");
+}
+
+#[test]
+fn a_wall_clock_that_steps_by_an_hour_changes_nothing() {
+    let scenes = [(healthy(), 40), (core_dark(), 4), (healthy(), 70), (core_dark(), 2)];
+    let verdicts = |step_of: fn(u64) -> i64| {
+        let mut detector = Detector::new(&config::Verdict::default(), &dedicated(), at(1_000));
+        let mut seen = Vec::new();
+        let mut second = 1;
+        for (cycle, times) in &scenes {
+            for _ in 0..*times {
+                second += 1;
+                let mut now = at(second * 1_000);
+                let step = step_of(second);
+                let size = Duration::from_secs(step.unsigned_abs());
+                now.moment.wall = match step < 0 {
+                    true => now.moment.wall - size,
+                    false => now.moment.wall + size,
+                };
+                let events = detector.observe(cycle, now.moment, now);
+                seen.push((detector.verdict(), events.len()));
+            }
+        }
+        (seen, detector.take_quality())
+    };
+    let straight = verdicts(|_| 0);
+    assert_eq!(verdicts(|second| if second > 42 { 3_600 } else { 0 }), straight);
+    assert_eq!(verdicts(|second| if second % 2 == 0 { -3_600 } else { 0 }), straight);
 }
 
 #[test]

@@ -151,24 +151,48 @@ async fn all(
             LocalFault(format!("cannot dump the kernel's {what}: {problem}"))
         };
         let mut answers = handle.clone().request(message).map_err(|error| fault(&error))?;
-        let (mut messages, mut interrupted) = (Vec::new(), false);
+        let mut answer_so_far = Dumped::default();
         while let Some(answer) = answers.next().await {
-            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(_) if messages.len() >= ENTRIES_MAX => {
-                    return Err(fault(&format_args!("there are more than {ENTRIES_MAX}")));
-                }
-                NetlinkPayload::InnerMessage(message) => messages.push(message),
-                NetlinkPayload::Error(error) => return Err(fault(&error.to_io())),
-                NetlinkPayload::Overrun(_) => interrupted = true,
-                _ => {}
-            }
+            answer_so_far.take(answer).map_err(|problem| fault(&problem))?;
         }
-        if !interrupted {
-            return Ok(messages);
+        if answer_so_far.completeness == Completeness::Whole {
+            return Ok(answer_so_far.messages);
         }
     }
     Err(LocalFault(format!("the kernel's {what} changed during each of {ATTEMPTS_MAX} dumps")))
+}
+
+/// A dump, as far as it has come.
+#[derive(Debug, Default)]
+struct Dumped {
+    messages: Vec<RouteNetlinkMessage>,
+    completeness: Completeness,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Completeness {
+    #[default]
+    Whole,
+    /// The kernel's state changed meanwhile, or messages were lost: to be asked again.
+    Interrupted,
+}
+
+impl Dumped {
+    fn take(&mut self, answer: NetlinkMessage<RouteNetlinkMessage>) -> Result<(), String> {
+        if answer.header.flags & NLM_F_DUMP_INTR != 0 {
+            self.completeness = Completeness::Interrupted;
+        }
+        match answer.payload {
+            NetlinkPayload::InnerMessage(_) if self.messages.len() >= ENTRIES_MAX => {
+                return Err(format!("there are more than {ENTRIES_MAX}"));
+            }
+            NetlinkPayload::InnerMessage(message) => self.messages.push(message),
+            NetlinkPayload::Error(error) => return Err(error.to_io().to_string()),
+            NetlinkPayload::Overrun(_) => self.completeness = Completeness::Interrupted,
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 async fn evaluate(
@@ -358,4 +382,44 @@ async fn one(
 
 fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{ErrorMessage, NetlinkHeader};
+
+    use super::*;
+
+    fn message(
+        flags: u16,
+        payload: NetlinkPayload<RouteNetlinkMessage>,
+    ) -> NetlinkMessage<RouteNetlinkMessage> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        NetlinkMessage::new(header, payload)
+    }
+
+    fn link() -> NetlinkPayload<RouteNetlinkMessage> {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(LinkMessage::default()))
+    }
+
+    #[test]
+    fn a_dump_is_whole_interrupted_or_refused() {
+        let taken = |messages: Vec<NetlinkMessage<RouteNetlinkMessage>>| {
+            let mut dumped = Dumped::default();
+            let outcome = messages.into_iter().try_for_each(|message| dumped.take(message));
+            outcome.map(|()| (dumped.messages.len(), dumped.completeness))
+        };
+        let whole = taken(vec![message(0, link()), message(0, NetlinkPayload::Noop)]);
+        assert_eq!(whole, Ok((1, Completeness::Whole)));
+        let changed = taken(vec![message(NLM_F_DUMP_INTR, link()), message(0, link())]);
+        assert_eq!(changed, Ok((2, Completeness::Interrupted)));
+        let overrun = taken(vec![message(0, NetlinkPayload::Overrun(vec![0; 3]))]);
+        assert_eq!(overrun, Ok((0, Completeness::Interrupted)));
+        let mut error = ErrorMessage::default();
+        error.code = std::num::NonZeroI32::new(-1);
+        assert!(taken(vec![message(0, NetlinkPayload::Error(error))]).is_err());
+        assert!(taken(vec![message(0, link()); ENTRIES_MAX]).is_ok());
+        assert!(taken(vec![message(0, link()); ENTRIES_MAX + 1]).is_err());
+    }
 }

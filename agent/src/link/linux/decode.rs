@@ -211,6 +211,8 @@ pub(super) fn neighbour_state(state: NeighbourState) -> Neighbour {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+    use netlink_packet_route::RouteNetlinkMessage;
     use proptest::prelude::*;
 
     use super::*;
@@ -334,7 +336,83 @@ mod tests {
         assert_eq!(device_address(&message), None);
     }
 
+    /// What the kernel could send, as bytes: a link with a kind, an address, a route.
+    fn messages() -> Vec<Vec<u8>> {
+        let mut link = LinkMessage::default();
+        link.attributes = vec![
+            LinkAttribute::IfName("wg0".into()),
+            LinkAttribute::Mtu(1_420),
+            LinkAttribute::Broadcast(vec![203, 0, 113, 9]),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::IpIp)]),
+        ];
+        let mut address = AddressMessage::default();
+        address.header.prefix_len = 24;
+        address.attributes = vec![AddressAttribute::Local([198, 18, 10, 10].into())];
+        let route = route(RouteType::Unicast, vec![RouteAttribute::Oif(3)]);
+        let all = [
+            RouteNetlinkMessage::NewLink(link),
+            RouteNetlinkMessage::NewAddress(address),
+            RouteNetlinkMessage::NewRoute(route),
+        ];
+        let bytes = all.map(|message| {
+            let mut message = NetlinkMessage::from(message);
+            message.finalize();
+            let mut bytes = vec![0; message.buffer_len()];
+            message.serialize(&mut bytes);
+            bytes
+        });
+        bytes.into()
+    }
+
+    /// Reads bytes as far as they are a message; what they say must not matter.
+    fn read(bytes: &[u8]) -> bool {
+        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
+            return false;
+        };
+        match message.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
+                super::device(&message).is_some()
+            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => {
+                device_address(&message).is_some()
+            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => {
+                judge_route(&message, &[], None);
+                !table_routes(&message).is_empty()
+            }
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn whole_messages_are_read_and_truncated_ones_are_not() {
+        for bytes in messages() {
+            assert!(read(&bytes));
+            for length in 0..bytes.len() {
+                assert!(!read(&bytes[..length]), "{length} of {} bytes", bytes.len());
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_damage_to_a_message_is_survived(
+            which in 0usize..3, at in 0usize..120, value in any::<u8>(), cut in 0usize..120,
+        ) {
+            let mut bytes = messages().swap_remove(which);
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+            read(&bytes);
+            bytes.truncate(cut);
+            read(&bytes);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            read(&bytes);
+        }
+
         #[test]
         fn any_prefix_length_is_survived(length in any::<u8>()) {
             let mut message = route(RouteType::Unicast, vec![RouteAttribute::Oif(3)]);

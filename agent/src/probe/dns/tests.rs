@@ -107,6 +107,36 @@ async fn a_lost_question_is_asked_again_and_wrong_ids_are_ignored() {
 }
 
 #[tokio::test]
+async fn wrong_names_and_wrong_sources_are_ignored_until_the_deadline() {
+    let (server, address) = resolver().await;
+    let (stranger, _) = resolver().await;
+    let serve = async {
+        let mut bytes = [0; MESSAGE_BYTES_MAX];
+        loop {
+            let (length, client) = server.recv_from(&mut bytes).await.unwrap();
+            let id = Message::from_vec(&bytes[..length]).unwrap().metadata.id;
+            let mut other =
+                Message::from_vec(&answer(id, ResponseCode::NoError, &[INSIDE])).unwrap();
+            other.queries[0].set_name(Name::from_ascii("other.test.").unwrap());
+            server.send_to(&other.to_vec().unwrap(), client).await.unwrap();
+            let right = answer(id, ResponseCode::NoError, &[INSIDE]);
+            // The right words from the wrong mouth.
+            stranger.send_to(&right, client).await.unwrap();
+            server.send_to(&[0xff; 64], client).await.unwrap();
+        }
+    };
+    let (binding, question) = (loopback(), question());
+    let deadline = Duration::from_millis(300);
+    let began = Instant::now();
+    let outcome = tokio::select! {
+        outcome = probe(&binding, address, &question, deadline) => outcome,
+        () = serve => unreachable!("the server never ends"),
+    };
+    assert_eq!(outcome, Dns::Silent);
+    assert!(began.elapsed() >= deadline, "it waited to the end");
+}
+
+#[tokio::test]
 async fn a_deaf_resolver_is_silent_and_a_closed_port_refuses() {
     let (server, address) = resolver().await;
     let outcome = probe(&loopback(), address, &question(), Duration::from_millis(90)).await;
