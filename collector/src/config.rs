@@ -8,7 +8,7 @@ mod check;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -140,6 +140,9 @@ pub struct CoreCheck {
     pub network_prefixes: Vec<IpNet>,
     /// Ceiling over all gateways together.
     pub packets_per_second: u32,
+    /// Hosts in the core, at different sites, that the collector asks once a second. While none
+    /// of them answers, it suspects itself and accuses no agency.
+    pub anchors: Vec<IpAddr>,
 }
 
 /// Goals.
@@ -228,7 +231,13 @@ impl Default for Identity {
 
 impl Default for CoreCheck {
     fn default() -> Self {
-        Self { enabled: false, device: None, network_prefixes: Vec::new(), packets_per_second: 50 }
+        Self {
+            enabled: false,
+            device: None,
+            network_prefixes: Vec::new(),
+            packets_per_second: 50,
+            anchors: Vec::new(),
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 //! that no stranger's answer counts (`haidang-probe`). What could not be sent is told to nobody:
 //! it says something about the collector and nothing about a gateway.
 
+mod anchors;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use haidang_probe::{Binding, EchoOutcome, EchoPlan, Pinger};
 use ipnet::IpNet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+
+pub use anchors::watch as watch_anchors;
 
 use crate::config::CoreCheck;
 use crate::fleet::GatewayCheck;

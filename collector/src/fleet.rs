@@ -431,6 +431,11 @@ impl Fleet {
         }
     }
 
+    /// Whether any of the collector's own anchors answered.
+    pub fn anchors_checked(&mut self, answered: bool, now: Now) {
+        self.incidents.anchors_checked(answered, now.mono);
+    }
+
     /// What readers see: the states as of the last tick.
     pub fn snapshot(&self, now: Now) -> Snapshot {
         view::snapshot(self, now)

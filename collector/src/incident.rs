@@ -9,6 +9,8 @@
 //! two branches, and no parent explains them, the core or the collector is the likelier cause:
 //! one incident, and the agencies concerned become `unknown`. The city itself (a parent without a
 //! row) explains nothing, and when most parents fail at once the cause lies above them all.
+//! The same holds while none of the collector's own anchors answers, whatever a parent would explain:
+//! then an agency that says "my way ends in the core" is not accused either.
 //! Lateness (1.5 intervals) is looked at rather than silence (3), so that the suspicion stands
 //! before the first agency would be called silent.
 
@@ -17,9 +19,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::roster::Roster;
 
+mod anchors;
 mod suspicion;
 
-use suspicion::Suspicion;
+use anchors::Anchors;
+use suspicion::{Doubt, Suspicion};
 
 /// An agent counts as newly late for so long after it turned silent.
 pub(crate) const SILENCE_WINDOW: Duration = Duration::from_secs(60);
@@ -61,6 +65,8 @@ pub(crate) enum Standing {
     Up,
     /// An agent says so itself: disconnected with its cause.
     Down,
+    /// An agent says so, and that its own side works: the way ends in the core.
+    CoreDown,
     /// Nothing is heard, or the gateway answers no more.
     Missing,
     /// Nothing that these rules could explain: never verified, stopped cleanly, off the network,
@@ -70,7 +76,7 @@ pub(crate) enum Standing {
 
 impl Standing {
     const fn has_fallen(self) -> bool {
-        matches!(self, Self::Down | Self::Missing)
+        matches!(self, Self::Down | Self::CoreDown | Self::Missing)
     }
 }
 
@@ -120,9 +126,15 @@ pub(crate) struct Incidents {
     /// By the parent's name, so that they outlive a change of roster.
     parents: BTreeMap<String, SystemTime>,
     suspicion: Suspicion,
+    anchors: Anchors,
 }
 
 impl Incidents {
+    /// Whether any of the collector's own anchors answered.
+    pub(crate) fn anchors_checked(&mut self, answered: bool, mono: Duration) {
+        self.anchors.checked(answered, mono);
+    }
+
     /// Takes over another roster; `former` gives each new row its old one.
     pub(crate) fn replace_roster(&mut self, roster: &Roster, former: &[Option<usize>]) {
         self.tree = Tree::of(roster);
@@ -150,7 +162,8 @@ impl Incidents {
         }
         // What a parent explains is settled first, from lateness; what it does not may be us.
         let explained = self.tree.explained(members);
-        self.suspicion.update(members, &self.tree, &explained, &mut self.rows, mono, wall);
+        let doubt = Doubt { explained: &explained, anchors_fail: self.anchors.fail(mono) };
+        self.suspicion.update(members, &self.tree, &doubt, &mut self.rows, mono, wall);
         self.update_parents(members, mono, wall);
     }
 

@@ -62,6 +62,9 @@ enum Message {
         check: GatewayCheck,
         answered: bool,
     },
+    AnchorsChecked {
+        answered: bool,
+    },
 }
 
 /// The fleet's task is overloaded or has ended.
@@ -195,6 +198,14 @@ impl Live {
         self.send(Message::GatewayChecked { check, answered }).await
     }
 
+    /// Whether any of the collector's own anchors answered.
+    ///
+    /// # Errors
+    /// When the fleet is overloaded.
+    pub async fn anchors_checked(&self, answered: bool) -> Result<(), FleetBusy> {
+        self.send(Message::AnchorsChecked { answered }).await
+    }
+
     async fn send(&self, message: Message) -> Result<(), FleetBusy> {
         self.messages.send_timeout(message, WAIT).await.map_err(|_| FleetBusy)
     }
@@ -258,6 +269,7 @@ impl LiveTask {
             Message::GatewayChecked { check, answered } => {
                 self.fleet.gateway_checked(&check, answered, now);
             }
+            Message::AnchorsChecked { answered } => self.fleet.anchors_checked(answered, now),
         }
     }
 

@@ -277,6 +277,9 @@ impl Collector {
         if config.core_check.enabled {
             let check = core_check::run(config.core_check.clone(), live.clone(), stop.clone());
             edge.spawn("core check", check);
+            let anchors =
+                core_check::watch_anchors(config.core_check.clone(), live.clone(), stop.clone());
+            edge.spawn("anchors", anchors);
         }
         edge.spawn("vitals", tasks::vitals(store.clone(), metrics.clone(), stop.clone()));
         let keep = tasks::Keeper {

@@ -145,8 +145,21 @@ fn identity(config: &Config) -> Result<(), Broken> {
 
 fn core_check(config: &Config) -> Result<(), Broken> {
     let check = &config.core_check;
+    rule(check.enabled || check.anchors.is_empty(), "core_check.anchors", || {
+        "are asked only with core_check.enabled = true".to_owned()
+    })?;
     if !check.enabled {
         return Ok(());
+    }
+    rule(check.anchors.len() <= ADDRESSES_MAX, "core_check.anchors", || {
+        format!("has more than {ADDRESSES_MAX} addresses")
+    })?;
+    for anchor in &check.anchors {
+        rule(
+            check.network_prefixes.iter().any(|prefix| prefix.contains(anchor)),
+            "core_check.anchors",
+            || format!("{anchor} is outside core_check.network_prefixes, so it is never asked"),
+        )?;
     }
     rule(check.device.is_some(), "core_check.device", || {
         "is missing; gateways are only asked over the dedicated interface".to_owned()

@@ -1,6 +1,8 @@
 //! Once a second: every agency is judged by its own facts, the incidents are looked for over all of
 //! them, and what changed is told.
 
+use haidang_proto::model::verdict::DownCause;
+
 use crate::incident::{Effect, Member, SILENCE_WINDOW, Standing};
 use crate::snapshot::{AgencyState, DisconnectCause, Suppression};
 
@@ -88,6 +90,9 @@ impl Fleet {
         let standing = match judged {
             _ if !in_force => Standing::Aside,
             AgencyState::Connected | AgencyState::Degraded => Standing::Up,
+            AgencyState::Disconnected(DisconnectCause::Agent(DownCause::CoreUnreachable)) => {
+                Standing::CoreDown
+            }
             AgencyState::Disconnected(DisconnectCause::Agent(_)) => Standing::Down,
             AgencyState::Disconnected(DisconnectCause::NoAnswerFromCore)
             | AgencyState::Silent { stopped: None } => Standing::Missing,

@@ -1,9 +1,9 @@
-//! "Is it us?": many agents late at once, and no parent explains it.
+//! "Is it us?": many agents late at once, and no parent explains it; or our own anchors fail.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use super::{Member, Memory, Standing, Tree, share};
+use super::{FALL_WINDOW, Member, Memory, Standing, Tree, share};
 
 /// Share and number of late agents that make us doubt ourselves.
 const LATE_SHARE: f64 = 0.2;
@@ -19,6 +19,17 @@ pub(super) struct Suspicion {
     began: Option<(Duration, SystemTime)>,
     /// The majority cleared us; no new suspicion before the lateness is over.
     cleared: bool,
+    /// The majority is heard although the anchors fail: then it is the anchors.
+    anchors_cleared: bool,
+}
+
+/// What speaks for a doubt, apart from the agencies themselves.
+#[derive(Debug)]
+pub(super) struct Doubt<'a> {
+    /// By group: whether its parent explains the lateness below it.
+    pub(super) explained: &'a [bool],
+    /// Whether our own anchors fail.
+    pub(super) anchors_fail: bool,
 }
 
 impl Suspicion {
@@ -30,11 +41,14 @@ impl Suspicion {
         &mut self,
         members: &[Member],
         tree: &Tree,
-        explained: &[bool],
+        doubt: &Doubt<'_>,
         rows: &mut [Memory],
         mono: Duration,
         wall: SystemTime,
     ) {
+        let Doubt { explained, anchors_fail } = *doubt;
+        self.anchors_cleared &= anchors_fail;
+        let anchors_fail = anchors_fail && !self.anchors_cleared;
         let is_explained = |row: usize| {
             explained[tree.group_of[row]] || tree.heads[row].is_some_and(|group| explained[group])
         };
@@ -46,7 +60,7 @@ impl Suspicion {
             prompt += agents(member.agents_prompt);
             late += agents(member.agents_late);
             up += usize::from(member.standing == Standing::Up);
-            absent += usize::from(rows[row].suspected && member.standing == Standing::Missing);
+            absent += usize::from(rows[row].suspected && is_gone(member.standing));
             if member.agents_late > 0 && !is_explained(row) {
                 unexplained += agents(member.agents_late);
                 let group = tree.group_of[row];
@@ -60,19 +74,32 @@ impl Suspicion {
             && branches.len() >= BRANCHES_MIN;
         self.cleared &= many;
         if let Some((began, _)) = self.began {
-            let back = !many && share(absent, absent + up) <= LATE_SHARE;
+            let back = !many && !anchors_fail && share(absent, absent + up) <= LATE_SHARE;
             let cleared = up > absent && mono.saturating_sub(began) >= CLEARED_AFTER;
             if back || cleared {
                 self.began = None;
                 self.cleared = many;
+                self.anchors_cleared = anchors_fail;
             }
-        } else if many && !self.cleared {
+        } else if many && !self.cleared || anchors_fail {
             self.began = Some((mono, wall));
         }
         for (row, (memory, member)) in rows.iter_mut().zip(members).enumerate() {
-            let joins = memory.suspected || member.agents_late > 0 && !is_explained(row);
-            memory.suspected =
-                self.began.is_some() && joins && member.standing == Standing::Missing;
+            let fell_now = memory.fell_at.is_some_and(|at| mono.saturating_sub(at) <= FALL_WINDOW);
+            let joins = match member.standing {
+                Standing::Missing if anchors_fail => member.agents_late > 0 || fell_now,
+                Standing::Missing => member.agents_late > 0 && !is_explained(row),
+                Standing::CoreDown => anchors_fail && fell_now,
+                Standing::Up | Standing::Down | Standing::Aside => false,
+            };
+            // Until the suspicion is over: who saw the core go needs a moment to see it back.
+            let stays = memory.suspected && is_gone(member.standing);
+            memory.suspected = self.began.is_some() && (joins || stays);
         }
     }
+}
+
+/// Whether a failure of ours would look like this.
+const fn is_gone(standing: Standing) -> bool {
+    matches!(standing, Standing::Missing | Standing::CoreDown)
 }

@@ -161,3 +161,61 @@ fn an_incident_outlives_a_change_of_roster() {
     city.run(400..401, |agency| district_of(agency) != 2);
     assert_eq!(city.incidents(400), [(IncidentKind::Parent, "01-102".to_owned(), 8)]);
 }
+
+#[test]
+fn while_our_own_anchors_fail_no_agency_is_accused() {
+    let mut city = City::new();
+    city.run(0..100, EVERYBODY);
+    for second in 100..400 {
+        city.fleet.anchors_checked(false, at(second));
+        // Too few and in one district: lateness alone would blame their parent.
+        city.run(second..second + 1, |agency| district_of(agency) != 2);
+        let accused = city.count(second, "silent") + city.count(second, "disconnected");
+        assert_eq!(accused, 0, "at {second}");
+    }
+    assert_eq!(city.count(399, "unknown"), 9);
+    let incident = (IncidentKind::CollectorSuspected, "collector".to_owned(), 9);
+    assert_eq!(city.incidents(399), [incident]);
+    for second in 400..500 {
+        city.fleet.anchors_checked(true, at(second));
+        city.run(second..second + 1, EVERYBODY);
+    }
+    assert_eq!(city.incidents(499), []);
+    assert_eq!(city.count(499, "connected"), 54);
+}
+
+#[test]
+fn agents_that_blame_the_core_are_not_believed_while_our_own_anchors_fail() {
+    let mut city = City::new();
+    city.run(0..100, EVERYBODY);
+    for second in 100..160 {
+        city.fleet.anchors_checked(false, at(second));
+        city.sequence += 1;
+        for (n, _, source) in agents() {
+            let down = said(city.sequence, Verdict::Disconnected(DownCause::CoreUnreachable));
+            city.fleet.report(id(n), down, from(Listener::Fallback, &source), at(second));
+        }
+        city.fleet.tick(at(second));
+        if second >= 105 {
+            assert_eq!(city.count(second, "disconnected"), 0, "at {second}");
+        }
+    }
+    assert_eq!(city.count(159, "unknown"), 54);
+}
+
+#[test]
+fn anchors_that_fail_alone_are_cleared_by_those_who_are_heard() {
+    let mut city = City::new();
+    city.run(0..100, EVERYBODY);
+    for second in 100..800 {
+        city.fleet.anchors_checked(false, at(second));
+        city.run(second..second + 1, EVERYBODY);
+        assert_eq!(city.count(second, "connected"), 54, "at {second}");
+    }
+    assert_eq!(city.incidents(799), [], "after ten minutes it is the anchors");
+    for second in 800..900 {
+        city.fleet.anchors_checked(false, at(second));
+        city.run(second..second + 1, |_| false);
+    }
+    assert_eq!(city.count(899, "silent"), 0, "and the agencies' lateness is still understood");
+}
