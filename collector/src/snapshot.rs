@@ -193,6 +193,10 @@ pub struct AgencyView {
     pub flag_machines: [u32; Flag::ALL.len()],
     /// Findings of the collector about this agency.
     pub findings: Vec<Finding>,
+    /// Whose prefixes its agents speak from, where these are another agency's.
+    pub speaks_from: Vec<AgencyId>,
+    /// Share of its fresh agents that do not see the path up, while others do.
+    pub partial_ratio: Option<f64>,
     /// Agents enrolled and not revoked.
     pub agents_enrolled: u32,
     /// Of these, heard within the freshness limit.

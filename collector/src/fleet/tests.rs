@@ -13,6 +13,7 @@ use crate::snapshot::{AgencyView, Finding};
 mod hours;
 mod laws;
 mod mass;
+mod several;
 mod topology;
 
 const INTERVAL: u64 = 10;

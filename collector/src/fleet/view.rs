@@ -1,9 +1,10 @@
 //! From the fleet to what readers see.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use haidang_proto::model::agency::AgentId;
+use haidang_proto::model::agency::{AgencyId, AgentId};
 use haidang_proto::model::flag::Flag;
 use haidang_proto::model::verdict::{Family, Verdict};
 
@@ -52,6 +53,8 @@ fn agency_view(fleet: &Fleet, row: usize, agency: &Agency, now: Now) -> AgencyVi
         verdict: verdict(agency.state, &fresh, &verified),
         flag_machines,
         findings: findings(fleet, row, agency, &fresh, &verified, now),
+        speaks_from: speaks_from(fleet, &fresh, now),
+        partial_ratio: partial_ratio(&fresh, &verified),
         agents_enrolled: count(agency.agents.len()),
         agents_fresh: count(fresh.len()),
         agents_verified: count(verified.len()),
@@ -97,14 +100,12 @@ fn findings(
 ) -> Vec<Finding> {
     let family = |agent: &&Agent| agent.report.as_ref().map(|report| report.verdict.family());
     let sees = |agents: &[&Agent], wanted| agents.iter().any(|a| family(a) == Some(wanted));
-    let reachable = |agent: &&Agent| place(agent) == Some(Place::Verified);
-    let some_down = fresh.iter().any(|agent| !reachable(agent)) || sees(verified, Family::Down);
     Finding::ALL
         .iter()
         .copied()
         .filter(|finding| match finding {
             Finding::Contradiction => sees(verified, Family::Down),
-            Finding::Partial => some_down && sees(verified, Family::Up),
+            Finding::Partial => partial_ratio(fresh, verified).is_some(),
             Finding::PrefixesUnknown => {
                 !agency.agents.is_empty() && !fleet.roster.has_prefixes(row, now.day())
             }
@@ -114,6 +115,30 @@ fn findings(
             Finding::Cloned => fleet.agents_of(agency).any(|agent| agent.conflict.is_some()),
         })
         .collect()
+}
+
+/// Other agencies whose prefixes messages come from today: mis-cabling, a moved machine, or a
+/// stolen key.
+fn speaks_from(fleet: &Fleet, fresh: &[&Agent], now: Now) -> Vec<AgencyId> {
+    let day = now.day();
+    let foreign = fresh.iter().filter_map(|agent| agent.heard);
+    let foreign = foreign.filter(|heard| heard.place == Place::ForeignPrefix);
+    let owners = foreign.filter_map(|heard| fleet.roster.owner_of(heard.source, day));
+    let rows: BTreeSet<usize> = owners.collect();
+    rows.into_iter().map(|row| fleet.roster.agencies()[row].id.clone()).collect()
+}
+
+/// Of the fresh agents, those that say "down" or are not verified, when at least one is verified
+/// and sees the path up; those that cannot tell count for neither.
+fn partial_ratio(fresh: &[&Agent], verified: &[&Agent]) -> Option<f64> {
+    let sees = |agent: &Agent, wanted| {
+        agent.report.as_ref().is_some_and(|report| report.verdict.family() == wanted)
+    };
+    let up = verified.iter().filter(|agent| sees(agent, Family::Up)).count();
+    let told_down = verified.iter().filter(|agent| sees(agent, Family::Down)).count();
+    let down = fresh.len() - verified.len() + told_down;
+    let partial = up > 0 && down > 0;
+    partial.then(|| f64::from(count(down)) / f64::from(count(up + down)))
 }
 
 /// The median of the agents, figure by figure: one machine on bad cabling does not stand for its

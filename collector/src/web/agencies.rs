@@ -45,6 +45,10 @@ pub(super) struct Agency<'a> {
     last_verified: Option<String>,
     verdict: Option<Verdict>,
     findings: Vec<&'static str>,
+    /// Other agencies whose prefixes its agents speak from.
+    speaks_from: Vec<AgencyId>,
+    /// Share of its agents that do not see the path up, while others do.
+    partial_ratio: Option<f64>,
     /// Machines with each flag that any shows.
     flags: BTreeMap<&'static str, u32>,
     agents: AgentCounts,
@@ -144,6 +148,8 @@ fn agency<'a>(snapshot: &'a Snapshot, view: &AgencyView) -> Agency<'a> {
         last_verified: view.last_verified.map(rfc3339::text),
         verdict: view.verdict,
         findings: view.findings.iter().copied().map(Finding::as_str).collect(),
+        speaks_from: view.speaks_from.clone(),
+        partial_ratio: view.partial_ratio,
         flags: flags.map(|(flag, machines)| (flag.as_str(), machines)).collect(),
         agents: AgentCounts {
             enrolled: view.agents_enrolled,

@@ -69,6 +69,8 @@ fn agency(row: usize, state: AgencyState) -> AgencyView {
         verdict: Some(Verdict::Degraded(DegradedCause::Loss)),
         flag_machines,
         findings: vec![Finding::Partial],
+        speaks_from: Vec::new(),
+        partial_ratio: Some(0.5),
         agents_enrolled: 3,
         agents_fresh: 2,
         agents_verified: 1,
