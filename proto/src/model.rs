@@ -6,6 +6,7 @@ pub mod fact;
 pub mod flag;
 pub mod goodbye;
 pub mod host;
+pub mod posture;
 pub mod quality;
 pub mod record;
 pub mod refusal;
@@ -40,6 +41,19 @@ fn text(value: String, bytes_max: usize, field: &'static str) -> Result<String, 
         return Err(WireError::new(field, "holds a control character"));
     }
     Ok(value)
+}
+
+/// Text as [`text`] accepts it: cut to its length, control characters replaced, so that an honest
+/// sender is never refused for being thorough.
+fn clean(text: &str, bytes_max: usize) -> String {
+    let mut out = String::new();
+    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
+        if out.len() + c.len_utf8() > bytes_max {
+            break;
+        }
+        out.push(c);
+    }
+    out
 }
 
 /// Checks a byte string of fixed length.

@@ -7,6 +7,7 @@
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::agency::AgentId;
+use haidang_proto::model::posture::{CheckSet, Outcome, PostureSnapshot};
 use haidang_proto::model::record::{Event, Moment, Record};
 use haidang_proto::model::verdict::Verdict;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -53,7 +54,7 @@ pub struct RecordRow {
     pub received: SystemTime,
     /// When it was written, on the agent's clock.
     pub at: SystemTime,
-    /// `transition`, `started` or `short_outage`.
+    /// `transition`, `started`, `short_outage` or `posture`.
     pub kind: String,
     /// The event as JSON.
     pub body: String,
@@ -245,7 +246,27 @@ fn event_json(event: &Event) -> (&'static str, Value) {
                 "cause": cause.as_str(),
             }),
         ),
+        Event::Posture(snapshot) => ("posture", posture_json(snapshot)),
     }
+}
+
+/// Which checks a snapshot found bad or could not answer: what a history of them is read for.
+fn posture_json(snapshot: &PostureSnapshot) -> Value {
+    let PostureSnapshot { extent, catalogue_version, machine, results, measures: _, unrecognised } =
+        snapshot;
+    let with = |verdict: fn(&Outcome) -> bool| -> CheckSet {
+        results.iter().filter(|one| verdict(&one.outcome)).map(|one| one.check).collect()
+    };
+    json!({
+        "extent": extent.as_str(),
+        "catalogue_version": catalogue_version,
+        "machine": machine,
+        "fail": with(|outcome| matches!(outcome, Outcome::Fail(_))),
+        "unknown": with(|outcome| matches!(outcome, Outcome::Unknown(_))),
+        "not_applicable": with(|outcome| matches!(outcome, Outcome::NotApplicable)),
+        "pass": with(|outcome| matches!(outcome, Outcome::Pass)).len(),
+        "unrecognised": unrecognised,
+    })
 }
 
 fn verdict_json(verdict: &Verdict) -> Value {

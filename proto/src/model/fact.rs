@@ -3,7 +3,7 @@
 
 use crate::wire;
 
-use super::{WireError, text};
+use super::{WireError, clean, text};
 
 /// Facts that one report or record may carry.
 pub const FACTS_MAX: usize = 32;
@@ -127,21 +127,10 @@ pub(crate) fn facts_to_wire(facts: &[Fact]) -> Vec<wire::Fact> {
         .take(FACTS_MAX)
         .map(|fact| wire::Fact {
             kind: fact.kind.to_wire() as i32,
-            subject: clean(&fact.subject),
-            value: clean(&fact.value),
+            subject: clean(&fact.subject, FACT_TEXT_BYTES_MAX),
+            value: clean(&fact.value, FACT_TEXT_BYTES_MAX),
         })
         .collect()
-}
-
-fn clean(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars().map(|c| if c.is_control() { ' ' } else { c }) {
-        if out.len() + c.len_utf8() > FACT_TEXT_BYTES_MAX {
-            break;
-        }
-        out.push(c);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::wire;
 
 use super::fact::{Fact, facts_from_wire, facts_to_wire};
+use super::posture::PostureSnapshot;
 use super::verdict::{DownCause, Verdict};
 use super::{WireError, fixed, text};
 
@@ -57,6 +58,8 @@ pub enum Event {
         /// What they showed.
         cause: DownCause,
     },
+    /// The machine's security order, whole or what changed of it.
+    Posture(PostureSnapshot),
 }
 
 /// A committed change of verdict.
@@ -159,6 +162,7 @@ impl TryFrom<wire::Record> for Record {
                 bad_cycles,
                 cause: DownCause::try_from_wire(cause)?,
             },
+            wire::record::Event::Posture(snapshot) => Event::Posture(snapshot.try_into()?),
         };
         Ok(Self { seq, at: moment(at_boottime_ms, at_unix_ms)?, event })
     }
@@ -190,6 +194,7 @@ impl From<Record> for wire::Record {
                     cause: cause.wire_value(),
                 })
             }
+            Event::Posture(snapshot) => wire::record::Event::Posture(snapshot.into()),
         };
         Self {
             seq,
