@@ -20,6 +20,7 @@ pub mod listen;
 pub mod live;
 pub mod metrics;
 pub mod recover;
+pub mod posture;
 mod refuse;
 pub mod roster;
 pub mod run;

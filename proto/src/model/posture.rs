@@ -55,7 +55,7 @@ pub enum Extent {
 }
 
 /// What sort of machine it is: an office PC may be switched off for days, a server not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MachineKind {
     /// Runs all the time. Also what is not known, because less is forgiven.

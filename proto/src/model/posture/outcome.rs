@@ -1,5 +1,7 @@
 //! Outcomes: what a check found, with the reasons that each verdict can have.
 
+use std::borrow::Cow;
+
 use crate::model::WireError;
 use crate::wire;
 
@@ -150,6 +152,28 @@ impl Outcome {
             .copied()
             .ok_or(WireError::new("check_result.reason", "does not belong to the verdict"))
     }
+}
+
+/// As two labels: `verdict` and `reason`.
+impl serde::Serialize for Outcome {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Labels { verdict: self.as_str().into(), reason: self.reason().as_str().into() }
+            .serialize(serializer)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Outcome {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Labels { verdict, reason } = Labels::deserialize(deserializer)?;
+        let unknown = || format!("there is no outcome `{verdict}` for the reason `{reason}`");
+        Self::from_labels(&verdict, &reason).ok_or_else(|| serde::de::Error::custom(unknown()))
+    }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Labels<'a> {
+    verdict: Cow<'a, str>,
+    reason: Cow<'a, str>,
 }
 
 impl Reason {
