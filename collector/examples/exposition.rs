@@ -84,7 +84,11 @@ fn with_prefixes(text: &str) -> String {
 }
 
 fn reported(roster: &Arc<Roster>, now: Now) -> Fleet {
-    let config = FleetConfig { report_interval: Duration::from_secs(10), goal_target_ratio: 1.0 };
+    let config = FleetConfig {
+        report_interval: Duration::from_secs(10),
+        goal_target_ratio: 1.0,
+        security_goal_target_ratio: 0.8,
+    };
     let mut fleet = Fleet::new(Arc::clone(roster), config, now);
     let mut quality = Quality { sent: 5, received: 5, ..Quality::default() };
     for ms in 1..=5 {

@@ -7,6 +7,7 @@
 mod answer;
 mod client;
 mod operator;
+mod posture;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use haidang_proto::model::agency::{AgencyId, AgentId};
+use haidang_proto::model::posture::CheckId;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -84,6 +86,38 @@ pub enum AdminRequest {
     RosterShow {
         /// One agency alone.
         agency: Option<AgencyId>,
+    },
+    /// Accept a failing check of an agency for a while.
+    ExceptionAdd {
+        /// The agency.
+        agency: AgencyId,
+        /// The check.
+        check: CheckId,
+        /// Who answers for it.
+        owner: String,
+        /// Why.
+        reason: String,
+        /// How long it holds, in seconds.
+        expires_in_s: u64,
+    },
+    /// List exceptions.
+    ExceptionList {
+        /// Of one agency alone.
+        agency: Option<AgencyId>,
+    },
+    /// Remove an exception.
+    ExceptionRemove {
+        /// The agency.
+        agency: AgencyId,
+        /// The check.
+        check: CheckId,
+    },
+    /// Say what is asked of an agency's machines.
+    PolicySet {
+        /// The agency.
+        agency: AgencyId,
+        /// Score from which a machine complies.
+        score_min: u8,
     },
     /// Copy the store.
     Backup {

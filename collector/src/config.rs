@@ -53,6 +53,8 @@ pub struct Config {
     pub core_check: CoreCheck,
     /// Goals.
     pub goals: Goals,
+    /// Metrics.
+    pub metrics: Metrics,
     /// Bounds.
     pub limits: Limits,
 }
@@ -151,6 +153,16 @@ pub struct CoreCheck {
 pub struct Goals {
     /// Share of the roster that has to be connected, 0 to 1.
     pub dedicated_network_target_ratio: f64,
+    /// Share of the roster that has to be in good security order, 0 to 1.
+    pub information_security_target_ratio: f64,
+}
+
+/// Metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Whether every machine has a series of its own.
+    pub machines: bool,
 }
 
 /// Bounds.
@@ -185,6 +197,7 @@ impl Default for Config {
             identity: Identity::default(),
             core_check: CoreCheck::default(),
             goals: Goals::default(),
+            metrics: Metrics::default(),
             limits: Limits::default(),
         }
     }
@@ -243,7 +256,7 @@ impl Default for CoreCheck {
 
 impl Default for Goals {
     fn default() -> Self {
-        Self { dedicated_network_target_ratio: 1.0 }
+        Self { dedicated_network_target_ratio: 1.0, information_security_target_ratio: 0.8 }
     }
 }
 

@@ -9,6 +9,7 @@
 mod agent;
 mod gateway;
 mod judge;
+mod posture;
 mod process;
 mod tick;
 mod view;
@@ -28,6 +29,7 @@ use jiff::civil::{Date, DateTime};
 
 use crate::calendar::Calendar;
 use crate::incident::Incidents;
+use crate::posture::{Exceptions, Policies};
 use crate::roster::Roster;
 use crate::snapshot::{AgencyState, Conflict, DisconnectCause, Snapshot, Suppression};
 use agent::{Agent, Heard, Place};
@@ -93,6 +95,8 @@ pub struct FleetConfig {
     pub report_interval: Duration,
     /// Share of the roster that the plan asks for.
     pub goal_target_ratio: f64,
+    /// Share of the roster that is asked to be in good security order.
+    pub security_goal_target_ratio: f64,
 }
 
 impl FleetConfig {
@@ -174,6 +178,8 @@ pub struct Fleet {
     agencies: Vec<Agency>,
     agents: HashMap<AgentId, Agent>,
     incidents: Incidents,
+    exceptions: Arc<Exceptions>,
+    policies: Policies,
 }
 
 #[derive(Debug)]
@@ -219,6 +225,8 @@ impl Fleet {
             agencies: Vec::new(),
             agents: HashMap::new(),
             incidents: Incidents::default(),
+            exceptions: Arc::default(),
+            policies: Policies::default(),
         };
         fleet.replace_roster(roster, now);
         fleet

@@ -31,7 +31,7 @@ use crate::live::Live;
 use crate::metrics::{CollectorMetrics, Endpoint};
 use crate::refuse::{refuse, refused};
 use crate::snapshot::Conflict;
-use crate::store::{AuditAction, AuditEntry, JournalDelivery, Store, StoreError};
+use crate::store::{AuditAction, AuditEntry, Delivered, JournalDelivery, Store, StoreError};
 use cadence::next_report_in;
 
 /// The service, and what it needs. One for all reporting listeners.
@@ -226,8 +226,14 @@ impl ReportingService for Ingest {
         let prepared = prepared.ok_or_else(|| {
             refused(Refusal::Malformed, "records.seq: is larger than any journal's")
         })?;
-        let acknowledged_seq =
+        let Delivered { acknowledged_seq, posture } =
             self.store.deliver(prepared).await.map_err(|error| store_refusal(&error))?;
+        if let Some(posture) = posture {
+            // The records are durable. Unacknowledged, they come again, change nothing in the store,
+            // and what is held is handed over once more.
+            let told = self.live.posture(caller.certificate.agent, posture).await;
+            told.map_err(|_| refuse(Refusal::Overloaded))?;
+        }
         Ok(Response::new(wire::DeliverResponse { acknowledged_seq }))
     }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::fleet::{AgencyTransition, Arrival, Fleet, GatewayCheck, ReportOutcome};
+use crate::posture::{Exceptions, MachinePosture, Policies};
 use crate::roster::Roster;
 use crate::snapshot::{Conflict, Snapshot};
 
@@ -23,6 +24,10 @@ const QUEUE_MAX: usize = 4_096;
 const BATCH_MAX: usize = 256;
 /// How long a sender waits for room, and then for the answer.
 const WAIT: Duration = Duration::from_secs(1);
+/// Postures that may wait, and that are taken at a time. They have a queue of their own, so that
+/// however many come, they take no report's place.
+const POSTURES_MAX: usize = 256;
+const POSTURE_BATCH_MAX: usize = 64;
 /// Time between judgements and snapshots.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -65,6 +70,12 @@ enum Message {
     AnchorsChecked {
         answered: bool,
     },
+    ReplaceExceptions {
+        exceptions: Exceptions,
+    },
+    ReplacePolicies {
+        policies: Policies,
+    },
 }
 
 /// The fleet's task is overloaded or has ended.
@@ -76,6 +87,7 @@ pub struct FleetBusy;
 #[derive(Clone)]
 pub struct Live {
     messages: mpsc::Sender<Message>,
+    postures: mpsc::Sender<(AgentId, MachinePosture)>,
     roster: watch::Receiver<Arc<Roster>>,
 }
 
@@ -83,6 +95,7 @@ pub struct Live {
 pub struct LiveTask {
     fleet: Fleet,
     messages: mpsc::Receiver<Message>,
+    postures: mpsc::Receiver<(AgentId, MachinePosture)>,
     roster: watch::Sender<Arc<Roster>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     transitions: mpsc::Sender<Vec<AgencyTransition>>,
@@ -96,10 +109,11 @@ pub fn live(
     clock: Clock,
 ) -> (Live, LiveTask, watch::Receiver<Arc<Snapshot>>) {
     let (sender, messages) = mpsc::channel(QUEUE_MAX);
+    let (postures_sender, postures) = mpsc::channel(POSTURES_MAX);
     let (roster, roster_in_force) = watch::channel(Arc::clone(fleet.roster()));
     let (snapshots, latest) = watch::channel(Arc::new(fleet.snapshot(clock.now())));
-    let handle = Live { messages: sender, roster: roster_in_force };
-    (handle, LiveTask { fleet, messages, roster, snapshots, transitions, clock }, latest)
+    let handle = Live { messages: sender, postures: postures_sender, roster: roster_in_force };
+    (handle, LiveTask { fleet, messages, postures, roster, snapshots, transitions, clock }, latest)
 }
 
 impl Live {
@@ -206,6 +220,30 @@ impl Live {
         self.send(Message::AnchorsChecked { answered }).await
     }
 
+    /// Hands over what the store holds of a machine now.
+    ///
+    /// # Errors
+    /// When the fleet is overloaded; the agent is to deliver again.
+    pub async fn posture(&self, agent: AgentId, posture: MachinePosture) -> Result<(), FleetBusy> {
+        self.postures.send_timeout((agent, posture), WAIT).await.map_err(|_| FleetBusy)
+    }
+
+    /// Puts other exceptions in force.
+    ///
+    /// # Errors
+    /// When the fleet is overloaded.
+    pub async fn replace_exceptions(&self, exceptions: Exceptions) -> Result<(), FleetBusy> {
+        self.send(Message::ReplaceExceptions { exceptions }).await
+    }
+
+    /// Puts other policies in force.
+    ///
+    /// # Errors
+    /// When the fleet is overloaded.
+    pub async fn replace_policies(&self, policies: Policies) -> Result<(), FleetBusy> {
+        self.send(Message::ReplacePolicies { policies }).await
+    }
+
     async fn send(&self, message: Message) -> Result<(), FleetBusy> {
         self.messages.send_timeout(message, WAIT).await.map_err(|_| FleetBusy)
     }
@@ -228,6 +266,7 @@ impl LiveTask {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut postures = Vec::with_capacity(POSTURE_BATCH_MAX);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -238,6 +277,14 @@ impl LiveTask {
                     }
                     for message in batch.drain(..) {
                         self.take(message);
+                    }
+                }
+                taken = self.postures.recv_many(&mut postures, POSTURE_BATCH_MAX) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    for (agent, posture) in postures.drain(..) {
+                        self.fleet.posture(agent, posture);
                     }
                 }
             }
@@ -270,6 +317,8 @@ impl LiveTask {
                 self.fleet.gateway_checked(&check, answered, now);
             }
             Message::AnchorsChecked { answered } => self.fleet.anchors_checked(answered, now),
+            Message::ReplaceExceptions { exceptions } => self.fleet.replace_exceptions(exceptions),
+            Message::ReplacePolicies { policies } => self.fleet.replace_policies(policies),
         }
     }
 

@@ -16,6 +16,7 @@ use haidang_collector::config::Config;
 use haidang_collector::run::Collector;
 use haidang_collector::telemetry;
 use haidang_proto::model::agency::{AgencyId, AgentId};
+use haidang_proto::model::posture::CheckId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,12 @@ enum Command {
     /// The roster.
     #[command(subcommand)]
     Roster(RosterCommand),
+    /// Failing checks that somebody answers for.
+    #[command(subcommand)]
+    Exception(ExceptionCommand),
+    /// What is asked of an agency's machines.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Copy the store of the running collector into a new file.
     Backup {
         /// The new file, by an absolute path that the service may write.
@@ -130,6 +137,53 @@ enum RosterCommand {
     Show(OfAgency),
 }
 
+#[derive(Debug, Subcommand)]
+enum ExceptionCommand {
+    /// Accept a failing check of an agency for a while. It goes on counting as failed, is shown
+    /// apart, and an alert says when it has expired.
+    Add {
+        /// The agency.
+        #[arg(long)]
+        agency: AgencyId,
+        /// The check, such as screen_lock.
+        #[arg(long, value_parser = check)]
+        check: CheckId,
+        /// Who answers for it; one line.
+        #[arg(long)]
+        owner: String,
+        /// Why; one line.
+        #[arg(long)]
+        reason: String,
+        /// How long it holds, such as 90d; at most 366 days.
+        #[arg(long, value_parser = seconds)]
+        expires: u64,
+    },
+    /// List exceptions, expired ones too.
+    List(OfAgency),
+    /// Remove an exception.
+    Remove {
+        /// The agency.
+        #[arg(long)]
+        agency: AgencyId,
+        /// The check.
+        #[arg(long, value_parser = check)]
+        check: CheckId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Set it.
+    Set {
+        /// The agency.
+        #[arg(long)]
+        agency: AgencyId,
+        /// Score from which a machine complies, 50 to 100; 80 where nothing is set.
+        #[arg(long)]
+        score_min: u8,
+    },
+}
+
 #[derive(Debug, Args)]
 struct OfAgency {
     /// Of one agency alone.
@@ -188,6 +242,18 @@ fn dispatch(line: CommandLine) -> anyhow::Result<ExitCode> {
         }
         Some(Command::Roster(RosterCommand::Import { file, prefixes, yes })) => {
             return import(&config, file.as_deref(), prefixes.as_deref(), yes);
+        }
+        Some(Command::Exception(command)) => match command {
+            ExceptionCommand::Add { agency, check, owner, reason, expires } => {
+                AdminRequest::ExceptionAdd { agency, check, owner, reason, expires_in_s: expires }
+            }
+            ExceptionCommand::List(OfAgency { agency }) => AdminRequest::ExceptionList { agency },
+            ExceptionCommand::Remove { agency, check } => {
+                AdminRequest::ExceptionRemove { agency, check }
+            }
+        },
+        Some(Command::Policy(PolicyCommand::Set { agency, score_min })) => {
+            AdminRequest::PolicySet { agency, score_min }
         }
         Some(Command::Backup { to }) => AdminRequest::Backup { to },
     };
@@ -305,6 +371,12 @@ fn show(answer: AdminAnswer) -> anyhow::Result<ExitCode> {
         AdminAnswer::Confirm { .. } => bail!("the collector asks back although nothing was asked"),
         AdminAnswer::Refused { message } => bail!("{message}"),
     }
+}
+
+/// A check by its label.
+fn check(label: &str) -> Result<CheckId, String> {
+    let known = || CheckId::ALL.iter().map(|check| check.as_str()).collect::<Vec<_>>().join(", ");
+    CheckId::from_label(label).ok_or_else(|| format!("{label:?} is no check; one of {}", known()))
 }
 
 /// Seconds of a duration such as `7d` or `12h`.

@@ -7,6 +7,7 @@
 
 mod collector;
 mod exposition;
+mod posture;
 mod table;
 mod text;
 

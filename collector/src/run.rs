@@ -161,6 +161,7 @@ impl Collector {
         let fleet_config = FleetConfig {
             report_interval: config.report.interval,
             goal_target_ratio: config.goals.dedicated_network_target_ratio,
+            security_goal_target_ratio: config.goals.information_security_target_ratio,
         };
         let mut fleet = Fleet::new(Arc::clone(&restored.roster), fleet_config, clock.now());
         fleet.set_calendar(calendar);
@@ -268,6 +269,7 @@ impl Collector {
             snapshot: snapshot.clone(),
             metrics: metrics.clone(),
             store: store.clone(),
+            machine_series: config.metrics.machines,
             listeners_bound: bound,
         };
         let guard = Guard::new(&config.http.allowed_hosts, http_token);

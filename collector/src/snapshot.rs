@@ -13,6 +13,7 @@ use haidang_proto::model::host::HostFacts;
 use haidang_proto::model::report::JournalStatus;
 use haidang_proto::model::verdict::{DownCause, Verdict};
 
+use crate::posture::{AgencyPosture, Exceptions, MachineFigures, MachinePosture};
 use crate::roster::Roster;
 
 /// The fleet at one moment.
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub goals: Vec<Goal>,
     /// Incidents that hold now.
     pub incidents: Vec<Incident>,
+    /// Failing checks that somebody answers for.
+    pub exceptions: Arc<Exceptions>,
 }
 
 /// The states of an agency. Exactly one holds, so they sum to the roster.
@@ -209,6 +212,8 @@ pub struct AgencyView {
     pub certificate_expiry: Option<SystemTime>,
     /// Why alerts about it are held back, if they are.
     pub suppressed: Option<Suppression>,
+    /// The security order of its machines.
+    pub posture: AgencyPosture,
 }
 
 /// Path quality, in the shape that is shown.
@@ -321,6 +326,17 @@ pub struct AgentView {
     pub certificate_expiry: SystemTime,
     /// Both sources, where the identity speaks from two machines.
     pub conflict: Option<Conflict>,
+    /// Its security order.
+    pub posture: MachineView,
+}
+
+/// The security order of one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MachineView {
+    /// What counts.
+    pub figures: MachineFigures,
+    /// What its agent sent, whether or not it counts.
+    pub held: Option<MachinePosture>,
 }
 
 /// The two sources of a cloned identity.

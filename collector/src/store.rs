@@ -1,5 +1,6 @@
 //! The store: what has to outlive the process. Identities, tokens, the audit, journal records,
-//! transitions of agencies, when agents were last seen, and the rosters that were in force.
+//! transitions of agencies, when agents were last seen, the posture of machines with the exceptions
+//! and policies beside it, and the rosters that were in force.
 //!
 //! `sqlite` owns the file and its two threads: one writes in groups, so that many deliveries
 //! share one sync of the disk; one reads. `schema` is the shape on disk. The other modules are
@@ -9,10 +10,12 @@
 //! waits for the store.
 
 mod audit;
+mod exceptions;
 mod history;
 mod identities;
 mod journals;
 mod outages;
+mod postures;
 mod rosters;
 mod schema;
 mod sqlite;
@@ -22,12 +25,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub use audit::{AuditAction, AuditEntry, AuditRow};
+pub(crate) use exceptions::{exceptions, policies};
 pub(crate) use history::{LastState, last_transitions};
 pub use history::{Seen, TransitionRow};
 pub(crate) use identities::identities;
 pub use identities::{Enrolment, IdentityRow};
-pub use journals::{JournalDelivery, JournalRow, RecordRow};
+pub use journals::{Delivered, JournalDelivery, JournalRow, RecordRow};
 pub use outages::{OutageCursor, OutageEnd, OutageRow};
+pub(crate) use postures::postures;
 pub use rosters::StoredRoster;
 pub(crate) use rosters::{file_seen, in_force};
 pub use sqlite::{Opened, Store, StoreHealth, StoreThread};

@@ -13,6 +13,7 @@ mod health;
 mod history;
 mod outages;
 mod page;
+mod posture;
 mod problem;
 mod query;
 mod rfc3339;
@@ -47,6 +48,8 @@ pub struct Web {
     pub metrics: CollectorMetrics,
     /// Transitions of the past, and whether writes succeed.
     pub store: Store,
+    /// Whether the exposition has series of every machine.
+    pub machine_series: bool,
     /// Whether every configured listener is bound.
     pub listeners_bound: watch::Receiver<bool>,
 }
@@ -70,7 +73,9 @@ pub fn router(web: Web, guard: Guard) -> Router {
         .route("/api/v1/agencies/{id}", get(agencies::one))
         .route("/api/v1/agencies/{id}/agents", get(agents::of_agency))
         .route("/api/v1/agencies/{id}/outages", get(outages::of_agency))
+        .route("/api/v1/agencies/{id}/posture", get(posture::of_agency))
         .route("/api/v1/agents", get(agents::list))
+        .route("/api/v1/agents/{id}/posture", get(posture::of_agent))
         .route("/api/v1/transitions", get(history::transitions))
         .route("/api/v1/goals", get(goals::list))
         .fallback(async || {
@@ -82,7 +87,9 @@ pub fn router(web: Web, guard: Guard) -> Router {
 
 /// Streams the exposition: a chunk is made when the connection wants one.
 async fn exposition(State(web): State<Web>) -> Response {
-    let chunks = Exposition::new(web.current(), &web.metrics).map(Ok::<_, Infallible>);
+    let exposition = Exposition::new(web.current(), &web.metrics);
+    let exposition = if web.machine_series { exposition.with_machines() } else { exposition };
+    let chunks = exposition.map(Ok::<_, Infallible>);
     let body = Body::from_stream(futures_util::stream::iter(chunks));
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], body).into_response()
 }

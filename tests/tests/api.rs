@@ -46,6 +46,14 @@ async fn every_answer_is_as_the_document_says() {
     world.connected(AGENCY).await.unwrap_or_else(|error| panic!("{error:#}"));
     let web = &world.collector.web;
     let document = document(web).await;
+    let collector = &world.collector;
+    let add = ["exception", "add", "--agency", AGENCY, "--check", "screen_lock"];
+    let words = ["--owner", "Phòng CNTT", "--reason", "màn hình công cộng", "--expires", "90d"];
+    let added = collector.run(&[&add[..], &words[..]].concat()).expect("it runs");
+    assert!(added.status.success(), "{added:?}");
+    let agents = web.json("/api/v1/agents").await.expect("it answers");
+    let its_posture =
+        format!("/api/v1/agents/{}/posture", agents["items"][0]["id"].as_str().expect("an id"));
     let asked = [
         ("/api/v1/agencies", "/api/v1/agencies", StatusCode::OK),
         ("/api/v1/agencies", "/api/v1/agencies?state=connected&limit=1000", StatusCode::OK),
@@ -61,7 +69,11 @@ async fn every_answer_is_as_the_document_says() {
             StatusCode::BAD_REQUEST,
         ),
         ("/api/v1/agencies/{id}/outages", "/api/v1/agencies/01-999/outages", StatusCode::NOT_FOUND),
+        ("/api/v1/agencies/{id}/posture", "/api/v1/agencies/01-018/posture", StatusCode::OK),
+        ("/api/v1/agencies/{id}/posture", "/api/v1/agencies/01-999/posture", StatusCode::NOT_FOUND),
         ("/api/v1/agents", "/api/v1/agents", StatusCode::OK),
+        ("/api/v1/agents/{id}/posture", &its_posture, StatusCode::OK),
+        ("/api/v1/agents/{id}/posture", "/api/v1/agents/nobody/posture", StatusCode::NOT_FOUND),
         ("/api/v1/transitions", "/api/v1/transitions", StatusCode::OK),
         ("/api/v1/goals", "/api/v1/goals", StatusCode::OK),
         ("/readyz", "/readyz", StatusCode::OK),
@@ -73,6 +85,8 @@ async fn every_answer_is_as_the_document_says() {
     }
     let agency = web.json("/api/v1/agencies/01-018").await.expect("it answers");
     assert_eq!(agency["state"], "connected");
+    let posture = web.json("/api/v1/agencies/01-018/posture").await.expect("it answers");
+    assert_eq!(posture["exceptions"][0]["owner"], "Phòng CNTT");
     let foreign = web.get_with("/api/v1/agencies", &[("host", "evil.example")]).await;
     let foreign = foreign.expect("it answers");
     assert_eq!(foreign.status, StatusCode::MISDIRECTED_REQUEST);

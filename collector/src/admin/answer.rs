@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use haidang_proto::model::agency::AgencyId;
 
 use super::AdminAnswer;
+use crate::posture::Exception;
 use crate::roster::Roster;
 use crate::store::IdentityRow;
 use crate::token::Token;
@@ -67,6 +68,26 @@ pub(super) fn agent_table(identities: &[IdentityRow]) -> String {
                 row.last_heard.map_or_else(String::new, moment),
                 row.last_verified.map_or_else(String::new, moment),
                 moment(identity.not_after),
+            ),
+        );
+    }
+    table
+}
+
+pub(super) fn exception_table(exceptions: &[Exception], now: SystemTime) -> String {
+    let mut table = String::from("agency\tcheck\tstate\texpires\tcreated\towner\treason\n");
+    for exception in exceptions {
+        let state = if exception.holds(now) { "in_force" } else { "expired" };
+        line(
+            &mut table,
+            format_args!(
+                "{}\t{}\t{state}\t{}\t{}\t{}\t{}",
+                exception.agency,
+                exception.check,
+                moment(exception.expires),
+                moment(exception.created),
+                exception.owner,
+                exception.reason,
             ),
         );
     }

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::identity::{IdentityState, Register};
 use crate::import::{Files, Imported, Importer};
 use crate::live::Live;
+use crate::posture::ExceptionTerms;
 use crate::store::{AuditAction, AuditEntry, Store, StoredRoster};
 use crate::token::{NOTE_BYTES_MAX, NewToken, TokenTerms, USES_MAX};
 
@@ -57,6 +58,18 @@ impl Operator {
                 self.roster_import(files, agreed, at).await
             }
             AdminRequest::RosterShow { agency } => Ok(self.roster_show(agency.as_ref())),
+            AdminRequest::ExceptionAdd { agency, check, owner, reason, expires_in_s } => {
+                let life = Duration::from_secs(expires_in_s);
+                let terms = ExceptionTerms { agency, check, owner, reason, life };
+                self.exception_add(terms, at).await
+            }
+            AdminRequest::ExceptionList { agency } => self.exception_list(agency, at).await,
+            AdminRequest::ExceptionRemove { agency, check } => {
+                self.exception_remove(agency, check, at).await
+            }
+            AdminRequest::PolicySet { agency, score_min } => {
+                self.policy_set(agency, score_min, at).await
+            }
             AdminRequest::Backup { to } => self.backup(to).await,
         };
         answer.unwrap_or_else(|error| refused(chain(error.as_ref())))
@@ -205,7 +218,7 @@ impl Operator {
     }
 }
 
-type Outcome = Result<AdminAnswer, Box<dyn std::error::Error + Send + Sync>>;
+pub(super) type Outcome = Result<AdminAnswer, Box<dyn std::error::Error + Send + Sync>>;
 
 fn audit(action: AuditAction, agent: AgentId, at: SystemTime) -> AuditEntry {
     AuditEntry {

@@ -26,10 +26,16 @@ pub(super) fn check(config: &Config) -> Result<(), Broken> {
     identity(config)?;
     core_check(config)?;
     limits(config)?;
-    let ratio = config.goals.dedicated_network_target_ratio;
-    rule((0.0..=1.0).contains(&ratio), "goals.dedicated_network_target_ratio", || {
-        format!("{ratio} is no share; write a number from 0 to 1")
-    })
+    let goals = &config.goals;
+    for (key, ratio) in [
+        ("goals.dedicated_network_target_ratio", goals.dedicated_network_target_ratio),
+        ("goals.information_security_target_ratio", goals.information_security_target_ratio),
+    ] {
+        rule((0.0..=1.0).contains(&ratio), key, || {
+            format!("{ratio} is no share; write a number from 0 to 1")
+        })?;
+    }
+    Ok(())
 }
 
 fn rule(holds: bool, key: &'static str, problem: impl FnOnce() -> String) -> Result<(), Broken> {

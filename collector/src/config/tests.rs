@@ -56,6 +56,7 @@ fn what_cannot_work_is_refused_with_file_and_key() {
         &["core_check.network_prefixes", "demo = true"],
     );
     refused("[goals]\ndedicated_network_target_ratio = 1.5\n", &["goals", "0 to 1"]);
+    refused("[goals]\ninformation_security_target_ratio = -0.1\n", &["goals", "0 to 1"]);
     refused("[limits]\nconnections_max = 0\n", &["limits.connections_max"]);
 }
 

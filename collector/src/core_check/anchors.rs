@@ -92,7 +92,7 @@ mod tests {
             source: std::io::ErrorKind::NetworkUnreachable.into(),
         });
         assert_eq!(answered(&unsendable), Some(false));
-        assert_eq!(answered(&EchoOutcome::Silent { sent: 2, late: 0 }), Some(false));
+        assert_eq!(answered(&EchoOutcome::Silent(haidang_probe::Exchange::default())), Some(false));
         assert_eq!(answered(&EchoOutcome::Forbidden), None);
     }
 }

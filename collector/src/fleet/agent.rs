@@ -9,6 +9,7 @@ use haidang_proto::model::goodbye::GoodbyeReason;
 use haidang_proto::model::quality::Quality;
 use haidang_proto::model::report::Report;
 
+use crate::posture::MachinePosture;
 use crate::snapshot::{Conflict, QualityView, ReportView};
 
 use super::Now;
@@ -46,6 +47,7 @@ pub(super) struct Agent {
     pub(super) stopped: Option<GoodbyeReason>,
     pub(super) conflict: Option<Conflict>,
     pub(super) report: Option<Arc<ReportView>>,
+    pub(super) posture: Option<MachinePosture>,
     processes: Processes,
 }
 
@@ -59,6 +61,7 @@ impl Agent {
             stopped: None,
             conflict: None,
             report: None,
+            posture: None,
             processes: Processes::NONE,
         }
     }

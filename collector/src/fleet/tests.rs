@@ -13,6 +13,7 @@ use crate::snapshot::{AgencyView, Finding};
 mod hours;
 mod laws;
 mod mass;
+mod posture;
 mod several;
 mod topology;
 
@@ -47,7 +48,11 @@ fn roster() -> Arc<Roster> {
 }
 
 fn config() -> FleetConfig {
-    FleetConfig { report_interval: Duration::from_secs(INTERVAL), goal_target_ratio: 1.0 }
+    FleetConfig {
+        report_interval: Duration::from_secs(INTERVAL),
+        goal_target_ratio: 1.0,
+        security_goal_target_ratio: 0.8,
+    }
 }
 
 fn fleet() -> Fleet {

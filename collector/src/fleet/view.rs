@@ -28,9 +28,13 @@ pub(super) fn snapshot(fleet: &Fleet, now: Now) -> Snapshot {
     Snapshot {
         taken_at: now.wall,
         roster: Arc::clone(&fleet.roster),
-        goals: vec![goal::dedicated_network(&agencies, fleet.config.goal_target_ratio)],
+        goals: vec![
+            goal::dedicated_network(&agencies, fleet.config.goal_target_ratio),
+            goal::information_security(&agencies, fleet.config.security_goal_target_ratio),
+        ],
         agents: agents.collect(),
         incidents: incidents(fleet),
+        exceptions: Arc::clone(&fleet.exceptions),
         agencies,
     }
 }
@@ -61,6 +65,7 @@ fn agency_view(fleet: &Fleet, row: usize, agency: &Agency, now: Now) -> AgencyVi
         quality: quality(&verified),
         certificate_expiry: fleet.agents_of(agency).map(|agent| agent.certificate_expiry).min(),
         suppressed: agency.suppressed,
+        posture: fleet.agency_posture(row, now),
     }
 }
 
@@ -173,6 +178,7 @@ fn agent_view(fleet: &Fleet, id: AgentId, agent: &Agent, now: Now) -> AgentView 
         stopped: agent.stopped,
         certificate_expiry: agent.certificate_expiry,
         conflict: agent.conflict,
+        posture: fleet.machine_view(agent, now),
     }
 }
 
@@ -195,7 +201,7 @@ fn incidents(fleet: &Fleet) -> Vec<Incident> {
     suspicion.into_iter().chain(parents).collect()
 }
 
-fn is_fresh(fleet: &Fleet, agent: &Agent, now: Now) -> bool {
+pub(super) fn is_fresh(fleet: &Fleet, agent: &Agent, now: Now) -> bool {
     let limit = fleet.config.fresh_for();
     agent.age(now.mono).is_some_and(|age| age <= limit)
 }

@@ -13,14 +13,15 @@ use haidang_proto::model::flag::Flag;
 use crate::snapshot::{AgencyState, AgencyView, Finding, IncidentKind, Snapshot, Suppression};
 
 use super::collector::CollectorMetrics;
+use super::posture;
 use super::table::{self, Family};
 use super::text::Text;
 
 /// Bytes after which a chunk is handed over: large enough that its overhead does not count.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Series that a scrape may have unless it is told otherwise: 11,384 agencies with 35 each fit,
+/// Series that a scrape may have unless it is told otherwise: 11,384 agencies with 46 each fit,
 /// and one Prometheus still takes them.
-const SERIES_MAX: usize = 500_000;
+const SERIES_MAX: usize = 600_000;
 
 type PerAgency = fn(&mut Text, &Snapshot, &AgencyView);
 
@@ -29,6 +30,8 @@ struct Written {
     family: Family,
     /// Series of one agency, at most; `None` when the family is never cut.
     series_max: Option<usize>,
+    /// Agencies up to which it is written at all.
+    agencies_max: usize,
     write: PerAgency,
 }
 
@@ -45,14 +48,23 @@ const PER_AGENCY: &[Written] = &[
     within_budget(table::AGENCY_LOSS, 1, loss),
     within_budget(table::AGENCY_RTT, 2, rtt),
     within_budget(table::AGENCY_JITTER, 1, jitter),
+    within_budget(table::AGENCY_POSTURE_MACHINES, 3, posture::machines),
+    within_budget(table::AGENCY_POSTURE_SCORE, 2, posture::score),
+    within_budget(table::AGENCY_POSTURE_FINDINGS, 4, posture::findings),
+    within_budget(table::AGENCY_UPDATE_PENDING, 1, posture::update_pending),
+    within_budget(table::AGENCY_SIGNATURES, 1, posture::signatures),
+    Written {
+        agencies_max: posture::CHECKS_AGENCIES_MAX,
+        ..within_budget(table::AGENCY_POSTURE_CHECKS, posture::CHECK_SERIES, posture::checks)
+    },
 ];
 
 const fn always(family: Family, write: PerAgency) -> Written {
-    Written { family, series_max: None, write }
+    Written { family, series_max: None, agencies_max: usize::MAX, write }
 }
 
 const fn within_budget(family: Family, series_max: usize, write: PerAgency) -> Written {
-    Written { family, series_max: Some(series_max), write }
+    Written { family, series_max: Some(series_max), agencies_max: usize::MAX, write }
 }
 
 /// One scrape: an iterator of chunks of text.
@@ -62,6 +74,7 @@ pub struct Exposition {
     /// The registry's text, handed over last.
     own: String,
     series_max: usize,
+    shows_machines: bool,
     next: Next,
     series: usize,
     families_cut: usize,
@@ -70,6 +83,7 @@ pub struct Exposition {
 #[derive(Debug, Clone, Copy)]
 enum Next {
     PerAgency { family: usize, agency: usize },
+    Machines { agent: usize },
     Rest,
     Own,
     End,
@@ -84,14 +98,31 @@ impl Exposition {
     /// The same within another budget of series.
     pub fn within(snapshot: Arc<Snapshot>, own: &CollectorMetrics, series_max: usize) -> Self {
         let next = Next::PerAgency { family: 0, agency: 0 };
-        Self { snapshot, own: own.text(), series_max, next, series: 0, families_cut: 0 }
+        Self {
+            snapshot,
+            own: own.text(),
+            series_max,
+            shows_machines: false,
+            next,
+            series: 0,
+            families_cut: 0,
+        }
+    }
+
+    /// With series of every machine besides.
+    #[must_use]
+    pub fn with_machines(self) -> Self {
+        Self { shows_machines: true, ..self }
     }
 
     /// Writes on with one family until it or the chunk is full.
     fn per_agency(&mut self, text: &mut Text, family: usize, mut agency: usize) -> Next {
-        let Some(written) = PER_AGENCY.get(family) else { return Next::Rest };
+        let Some(written) = PER_AGENCY.get(family) else { return Next::Machines { agent: 0 } };
         let agencies = &self.snapshot.agencies;
         let after = Next::PerAgency { family: family + 1, agency: 0 };
+        if agencies.len() > written.agencies_max {
+            return after;
+        }
         if agency == 0 {
             let too_many = written
                 .series_max
@@ -111,6 +142,29 @@ impl Exposition {
         }
         after
     }
+
+    /// Writes on with the machines until they or the chunk are full.
+    fn machines(&mut self, text: &mut Text, mut agent: usize) -> Next {
+        let agents = &self.snapshot.agents;
+        if agent == 0 {
+            text.header(&table::AGENT_POSTURE_SCORE);
+            if !self.shows_machines {
+                return Next::Rest;
+            }
+            if text.series + agents.len() > self.series_max {
+                self.families_cut += 1;
+                return Next::Rest;
+            }
+        }
+        for view in &agents[agent..] {
+            if text.chunk.len() >= CHUNK_BYTES {
+                return Next::Machines { agent };
+            }
+            posture::machine_score(text, view);
+            agent += 1;
+        }
+        Next::Rest
+    }
 }
 
 impl Iterator for Exposition {
@@ -123,7 +177,12 @@ impl Iterator for Exposition {
         while text.chunk.len() < CHUNK_BYTES {
             self.next = match self.next {
                 Next::PerAgency { family, agency } => self.per_agency(&mut text, family, agency),
+                Next::Machines { agent } => self.machines(&mut text, agent),
                 Next::Rest => {
+                    posture::exceptions(&mut text, &self.snapshot);
+                    if !posture::checks_by_parent(&mut text, &self.snapshot, self.series_max) {
+                        self.families_cut += 1;
+                    }
                     rest(&mut text, &self.snapshot);
                     budget(&mut text, self.series_max, self.families_cut);
                     Next::Own
@@ -140,7 +199,7 @@ impl Iterator for Exposition {
     }
 }
 
-fn id<'a>(snapshot: &'a Snapshot, view: &AgencyView) -> &'a str {
+pub(super) fn id<'a>(snapshot: &'a Snapshot, view: &AgencyView) -> &'a str {
     snapshot.roster.agencies()[view.row].id.as_str()
 }
 

@@ -86,6 +86,24 @@ families! {
         "Share of echoes lost, the median of the verified agents; absent when stale.";
     AGENCY_JITTER "haidang_agency_jitter_seconds" Gauge Seconds
         "Packet delay variation, p95 - min (RFC 5481), the median of the verified agents; absent when stale.";
+    AGENCY_POSTURE_MACHINES "haidang_agency_posture_machines" Gauge Count
+        "Enrolled machines of the agency that comply, are covered, or show anything critical.";
+    AGENCY_POSTURE_SCORE "haidang_agency_posture_score_ratio" Gauge Ratio
+        "Score of the agency's worst machine, and the one that nine of ten reach; 0 without machines.";
+    AGENCY_POSTURE_FINDINGS "haidang_agency_posture_findings" Gauge Count
+        "Checks of the agency's machines that fail or are unknown, by severity.";
+    AGENCY_UPDATE_PENDING "haidang_agency_security_update_pending_timestamp_seconds" Gauge Seconds
+        "Since when the agency's oldest security update is pending; absent when none is known.";
+    AGENCY_SIGNATURES "haidang_agency_malware_signatures_timestamp_seconds" Gauge Seconds
+        "When the oldest malware signatures in use at the agency were made; absent when not known.";
+    AGENCY_EXCEPTION_EXPIRY "haidang_agency_posture_exception_expiry_timestamp_seconds" Gauge Seconds
+        "When the agency's exception for the check ends or has ended; absent without one.";
+    AGENCY_POSTURE_CHECKS "haidang_agency_posture_checks" Gauge Count
+        "Machines of the agency whose check fails or is unknown; up to 1,000 agencies.";
+    PARENT_POSTURE_CHECKS "haidang_parent_posture_checks" Gauge Count
+        "Machines under the parent whose check fails or is unknown; beyond 1,000 agencies.";
+    AGENT_POSTURE_SCORE "haidang_agent_posture_score_ratio" Gauge Ratio
+        "Score of one machine; only where series of machines are switched on.";
     GOAL_RATIO "haidang_goal_ratio" Gauge Ratio
         "Share of the goal that is reached.";
     GOAL_TARGET "haidang_goal_target_ratio" Gauge Ratio

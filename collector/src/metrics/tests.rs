@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use haidang_proto::model::agency::AgentId;
 use haidang_proto::model::refusal::Refusal;
 
 use super::*;
@@ -14,7 +15,11 @@ fn city() -> Snapshot {
     let bytes = std::fs::read(path).expect("the roster is shipped");
     let source = Source { name: "hanoi-2020.csv", bytes: &bytes };
     let roster = Arc::new(parse(source, None, Loopback::Refused).expect("it is sound"));
-    let config = FleetConfig { report_interval: Duration::from_secs(10), goal_target_ratio: 1.0 };
+    let config = FleetConfig {
+        report_interval: Duration::from_secs(10),
+        goal_target_ratio: 1.0,
+        security_goal_target_ratio: 0.8,
+    };
     let now = Now {
         mono: Duration::from_secs(100),
         wall: UNIX_EPOCH + Duration::from_millis(1_790_000_000_005),
@@ -52,6 +57,11 @@ fn every_agency_has_its_seven_states_from_the_start() {
     assert_eq!(counts["haidang_agency_finding"], 631 * 5);
     assert_eq!(counts["haidang_agency_suppressed"], 631 * 5);
     assert_eq!(counts["haidang_agency_flag"], 631 * 8);
+    assert_eq!(counts["haidang_agency_posture_checks"], 631 * 80);
+    assert_eq!(counts["haidang_agency_posture_machines"], 631 * 3);
+    assert_eq!(counts["haidang_agency_posture_findings"], 631 * 4);
+    assert_eq!(counts["haidang_agency_posture_score_ratio"], 631 * 2);
+    assert!(!counts.contains_key("haidang_parent_posture_checks"), "the agencies have them");
     assert!(!counts.contains_key("haidang_agency_rtt_seconds"), "nothing was measured");
     assert!(text.contains("name=\"UBND Quận Ba Đình\""));
     assert!(text.contains("haidang_snapshot_timestamp_seconds 1790000000.005\n"));
@@ -144,4 +154,55 @@ fn every_reason_to_refuse_is_counted_from_zero() {
         assert!(text.contains(&line), "{line}");
     }
     assert!(text.contains("haidang_collector_ingest_seconds_count 1\n"));
+}
+
+/// As many communes under two parents, of which every tenth has a machine that never sent any
+/// posture.
+fn nation(agencies: u32) -> Snapshot {
+    let mut rows = String::from("id,name,kind,parent,gso_code,id_code,lat,lon\n");
+    for row in 0..agencies {
+        let parent = if row % 2 == 0 { "01" } else { "01-00000" };
+        rows.push_str(&format!("01-{row:05},Xã {row},xa,{parent},,,,\n"));
+    }
+    let source = Source { name: "roster.csv", bytes: rows.as_bytes() };
+    let roster = Arc::new(parse(source, None, Loopback::Refused).expect("it is sound"));
+    let config = FleetConfig {
+        report_interval: Duration::from_secs(10),
+        goal_target_ratio: 1.0,
+        security_goal_target_ratio: 0.8,
+    };
+    let now = Now { mono: Duration::from_secs(100), wall: UNIX_EPOCH + Duration::from_secs(9) };
+    let mut fleet = Fleet::new(Arc::clone(&roster), config, now);
+    for (number, entry) in roster.agencies().iter().enumerate().step_by(10) {
+        let agent = AgentId(uuid::Uuid::from_u128(number as u128));
+        fleet.enrolled(agent, entry.id.clone(), now.wall);
+    }
+    fleet.tick(now);
+    fleet.snapshot(now)
+}
+
+#[test]
+fn beyond_a_thousand_agencies_checks_are_added_up_by_parent() {
+    let text = text(nation(1_010), usize::MAX);
+    let counts = counts(&text);
+    assert!(!counts.contains_key("haidang_agency_posture_checks"));
+    assert_eq!(counts["haidang_parent_posture_checks"], 2 * 80);
+    assert_eq!(counts["haidang_agency_posture_findings"], 1_010 * 4);
+    let line = "haidang_parent_posture_checks{parent=\"01\",check=\"os_supported\",result=\"unknown\"} 101\n";
+    assert!(text.contains(line), "every tenth commune is under the first parent");
+    assert!(text.contains("haidang_collector_families_cut 0\n"));
+}
+
+#[test]
+fn machines_have_series_only_where_they_are_switched_on() {
+    let snapshot = Arc::new(nation(1_010));
+    let chunks = Exposition::new(Arc::clone(&snapshot), &own()).with_machines();
+    let with = String::from_utf8(chunks.flatten().collect()).expect("it is text");
+    assert_eq!(counts(&with)["haidang_agent_posture_score_ratio"], 101);
+    let without = text((*snapshot).clone(), usize::MAX);
+    assert!(!counts(&without).contains_key("haidang_agent_posture_score_ratio"));
+    let series = without.lines().filter(|line| line.starts_with("haidang_agency_")).count();
+    let chunks = Exposition::within(snapshot, &own(), series).with_machines();
+    let cut = String::from_utf8(chunks.flatten().collect()).expect("it is text");
+    assert!(!counts(&cut).contains_key("haidang_agent_posture_score_ratio"));
 }

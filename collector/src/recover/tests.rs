@@ -61,8 +61,11 @@ impl World {
         let text = format!("{head}{rows}");
         let source = Source { name: "roster.csv", bytes: text.as_bytes() };
         let roster = Arc::new(parse(source, None, Loopback::Refused).expect("sound"));
-        let fleet_config =
-            FleetConfig { report_interval: Duration::from_secs(10), goal_target_ratio: 1.0 };
+        let fleet_config = FleetConfig {
+            report_interval: Duration::from_secs(10),
+            goal_target_ratio: 1.0,
+            security_goal_target_ratio: 1.0,
+        };
         let fleet = Fleet::new(roster, fleet_config, now());
         // The roster outlives the task, which nothing here needs.
         let (live, _task, _) = live(fleet, mpsc::channel(1).0, Clock::start());

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use haidang_proto::model::agency::{AgencyId, AgentId};
 use rusqlite::Connection;
 
 use crate::config::Config;
 use crate::fleet::{Fleet, RestoredAgent};
 use crate::identity::{IdentityState, Register};
 use crate::import::{Files, ImportError, loopback};
+use crate::posture::{Exception, MachinePosture, Policy};
 use crate::roster::{Roster, RosterDiff};
 use crate::store::{self, IdentityRow, LastState, Store, StoreError, StoredRoster};
 
@@ -22,6 +24,9 @@ pub(super) struct Restored {
     file_version: Option<String>,
     identities: Vec<IdentityRow>,
     states: Vec<LastState>,
+    postures: Vec<(AgentId, MachinePosture)>,
+    exceptions: Vec<Exception>,
+    policies: Vec<(AgencyId, Policy)>,
 }
 
 impl Restored {
@@ -44,6 +49,9 @@ impl Restored {
             file_version,
             identities: store::identities(connection, None)?,
             states: store::last_transitions(connection)?,
+            postures: store::postures(connection)?,
+            exceptions: store::exceptions(connection)?,
+            policies: store::policies(connection)?,
         })
     }
 
@@ -65,6 +73,11 @@ impl Restored {
                 fleet.restore_conflict(identity.agent, conflict);
             }
         }
+        for (agent, posture) in &self.postures {
+            fleet.posture(*agent, *posture);
+        }
+        fleet.replace_exceptions(self.exceptions.iter().cloned().collect());
+        fleet.replace_policies(self.policies.iter().cloned().collect());
         for LastState { agency, state, since } in &self.states {
             fleet.restore_state(agency, *state, *since);
         }

@@ -33,6 +33,12 @@ pub enum AuditAction {
     Decided,
     /// Another roster was put in force.
     RosterImported,
+    /// An exception was made or renewed.
+    ExceptionAdded,
+    /// An exception was removed.
+    ExceptionRemoved,
+    /// What is asked of an agency was changed.
+    PolicySet,
 }
 
 impl AuditAction {
@@ -51,6 +57,9 @@ impl AuditAction {
             Self::Cloned => "cloned",
             Self::Decided => "decided",
             Self::RosterImported => "roster_imported",
+            Self::ExceptionAdded => "exception_added",
+            Self::ExceptionRemoved => "exception_removed",
+            Self::PolicySet => "policy_set",
         }
     }
 }

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::outages::{self, Step};
-use super::{ROWS_MAX, Store, StoreError, from_unix_ms, unix_ms};
+use super::{ROWS_MAX, Store, StoreError, from_unix_ms, postures, unix_ms};
+use crate::posture::{MachinePosture, Order};
 
 /// Journals of one agent: a new one is begun only when the former was damaged or the agent
 /// enrolled anew. Further ones are not taken.
@@ -41,6 +42,18 @@ pub struct JournalRow {
     kind: &'static str,
     body: String,
     outage: Step,
+    /// Merged into what is held of the machine.
+    posture: Option<PostureSnapshot>,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivered {
+    /// Every record up to and including this one is durable.
+    pub acknowledged_seq: u64,
+    /// What is held of the machine now, when the delivery had something of it. Told again when the
+    /// delivery is repeated: the first answer may have been lost on its way to the fleet.
+    pub posture: Option<MachinePosture>,
 }
 
 /// A record as it is read.
@@ -82,6 +95,10 @@ impl JournalDelivery {
 impl JournalRow {
     fn from_record(record: &Record) -> Option<Self> {
         let Record { seq, at, event } = record;
+        let posture = match event {
+            Event::Posture(snapshot) => Some(snapshot.clone()),
+            Event::Transition(_) | Event::Started { .. } | Event::ShortOutage { .. } => None,
+        };
         let (kind, event) = event_json(event);
         let body = json!({
             "boot_id": at.boot_id,
@@ -94,16 +111,17 @@ impl JournalRow {
             kind,
             body: body.to_string(),
             outage: Step::of(record),
+            posture,
         })
     }
 }
 
 impl Store {
-    /// Takes records. Returns the acknowledged number, once it is durable.
+    /// Takes records; the answer comes once they are durable.
     ///
     /// # Errors
     /// When the store cannot be written; then nothing of the delivery was taken.
-    pub async fn deliver(&self, delivery: JournalDelivery) -> Result<u64, StoreError> {
+    pub async fn deliver(&self, delivery: JournalDelivery) -> Result<Delivered, StoreError> {
         self.write(delivery.rows.len(), move |connection| take(connection, &delivery)).await
     }
 
@@ -135,7 +153,8 @@ impl Store {
     }
 
     /// Drops records, outages and transitions from before `oldest`, some at a time; the last transition
-    /// of each agency stays. Returns whether there may be more.
+    /// of each agency stays. Drops the posture of machines that are enrolled no more. Returns
+    /// whether there may be more.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -154,6 +173,11 @@ impl Store {
                 params![unix_ms(oldest), PRUNE_ROWS],
             )?;
             let outages = outages::prune(connection, oldest, PRUNE_ROWS)?;
+            connection.execute(
+                "DELETE FROM postures WHERE agent IN
+                     (SELECT agent FROM identities WHERE state IN ('revoked', 'superseded'))",
+                [],
+            )?;
             let full = PRUNE_ROWS as usize;
             Ok([records, transitions, outages].contains(&full))
         })
@@ -161,7 +185,10 @@ impl Store {
     }
 }
 
-pub(super) fn take(connection: &Connection, delivery: &JournalDelivery) -> Result<u64, StoreError> {
+pub(super) fn take(
+    connection: &Connection,
+    delivery: &JournalDelivery,
+) -> Result<Delivered, StoreError> {
     let JournalDelivery { agent, journal, first_seq, rows, received } = delivery;
     let agent = agent.to_string();
     let known: Option<(i64, i64)> = connection
@@ -189,11 +216,16 @@ pub(super) fn take(connection: &Connection, delivery: &JournalDelivery) -> Resul
         "INSERT INTO records (journal, seq, received_ms, at_ms, kind, body)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
-    for JournalRow { seq, at_ms, kind, body, outage } in rows {
+    for JournalRow { seq, at_ms, kind, body, outage, posture } in rows {
         if *seq == acknowledged + 1 {
             insert.execute(params![id, seq, unix_ms(*received), at_ms, kind, body])?;
             outage.apply(connection, id, *seq, *received)?;
             acknowledged = *seq;
+            if let Some(snapshot) = posture {
+                let order = Order { journal: id, seq: *seq };
+                let written = from_unix_ms(*at_ms);
+                postures::merge(connection, &agent, snapshot, order, written, *received)?;
+            }
         }
     }
     if acknowledged != before {
@@ -201,7 +233,12 @@ pub(super) fn take(connection: &Connection, delivery: &JournalDelivery) -> Resul
             .prepare_cached("UPDATE journals SET acknowledged_seq = ?2 WHERE id = ?1")?
             .execute([id, acknowledged])?;
     }
-    Ok(u64::try_from(acknowledged).unwrap_or(0))
+    let has_posture = rows.iter().any(|row| row.posture.is_some());
+    let held = if has_posture { postures::held(connection, &agent)? } else { None };
+    Ok(Delivered {
+        acknowledged_seq: u64::try_from(acknowledged).unwrap_or(0),
+        posture: held.as_ref().map(MachinePosture::from),
+    })
 }
 
 fn begin(connection: &Connection, agent: &str, journal: &Uuid) -> Result<i64, StoreError> {

@@ -92,6 +92,8 @@ pub(super) enum Step {
     Short { first_bad: Moment, healed: Moment, cause: DownCause },
     /// Nobody watched, or could tell.
     Unwatched,
+    /// The record is about something else than the path.
+    Other,
 }
 
 impl Step {
@@ -112,6 +114,7 @@ impl Step {
                 Verdict::Unknown(_) => Self::Unwatched,
             },
             Event::Started { .. } => Self::Unwatched,
+            Event::Posture(_) => Self::Other,
             Event::ShortOutage { first_seen, bad_cycles: _, cause } => {
                 Self::Short { first_bad: *first_seen, healed: *at, cause: *cause }
             }
@@ -146,7 +149,7 @@ impl Step {
                 insert(connection, journal, seq, received, first_bad, *cause, "[]", healed)
             }
             (Self::Unwatched, Some(open)) => interrupt(connection, open.id),
-            (Self::Up { .. } | Self::Unwatched, None) => Ok(()),
+            (Self::Up { .. } | Self::Unwatched, None) | (Self::Other, _) => Ok(()),
         }
     }
 }

@@ -116,6 +116,25 @@ const MIGRATIONS: &[&str] = &[
     CREATE UNIQUE INDEX open_outage_of_journal ON outages (journal) WHERE ending = 'open';
     CREATE INDEX outages_by_beginning ON outages (journal, began_ms);
     CREATE INDEX outages_by_receipt ON outages (received_ms);
+ ",
+    "
+    CREATE TABLE postures (
+        agent TEXT PRIMARY KEY,
+        body  TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE posture_exceptions (
+        agency     TEXT NOT NULL,
+        check_id   TEXT NOT NULL,
+        owner      TEXT NOT NULL,
+        reason     TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        expires_ms INTEGER NOT NULL,
+        PRIMARY KEY (agency, check_id)
+    ) STRICT;
+    CREATE TABLE posture_policies (
+        agency    TEXT PRIMARY KEY,
+        score_min INTEGER NOT NULL
+    ) STRICT;
 ",
 ];
 

@@ -62,7 +62,8 @@ impl Collector {
         let metrics = CollectorMetrics::new("0.1.0", UNIX_EPOCH).expect("the table is sound");
         let hosts = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
         let token = token.map(|token| BearerToken::parse(token).expect("long enough"));
-        let web = Web { snapshot, metrics, store: store.clone(), listeners_bound };
+        let web =
+            Web { snapshot, metrics, store: store.clone(), machine_series: false, listeners_bound };
         let router = router(web, Guard::new(&hosts, token));
         Self { router, snapshots, listeners, store, _directory: directory }
     }
@@ -248,7 +249,8 @@ async fn a_store_that_cannot_answer_takes_only_the_history_with_it() {
     let (_, snapshot) = watch::channel(Arc::new(city()));
     let (_, listeners_bound) = watch::channel(true);
     let metrics = CollectorMetrics::new("0.1.0", UNIX_EPOCH).expect("the table is sound");
-    let web = Web { snapshot, metrics, store: opened.store, listeners_bound };
+    let web =
+        Web { snapshot, metrics, store: opened.store, machine_series: false, listeners_bound };
     let hosts = ["localhost".to_owned()];
     let collector = Collector { router: router(web, Guard::new(&hosts, None)), ..collector };
     collector.get("/api/v1/transitions").await.is_problem(StatusCode::SERVICE_UNAVAILABLE, "store");
@@ -407,8 +409,10 @@ async fn every_path_of_the_document_is_served() {
         }
     };
     let answers = async {
+        let agent = city().agents[0].agent.to_string();
         for path in paths.keys() {
-            let answer = collector.get(&path.replace("{id}", "01-018")).await;
+            let id = if path.starts_with("/api/v1/agents/") { &agent } else { "01-018" };
+            let answer = collector.get(&path.replace("{id}", id)).await;
             assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text);
         }
     };
@@ -416,7 +420,7 @@ async fn every_path_of_the_document_is_served() {
         () = answers => {}
         () = snapshots => {}
     }
-    assert_eq!(paths.len(), 11);
+    assert_eq!(paths.len(), 13);
 }
 
 #[tokio::test]
@@ -464,5 +468,41 @@ fn the_label_sets_of_the_document_are_ours() {
     for label in DisconnectCause::LABELS {
         let known = schemas["StateDetail"]["enum"].as_array().expect("a list");
         assert!(known.contains(&label.into()), "{label}");
+    }
+}
+
+#[tokio::test]
+async fn an_agencys_posture_names_its_machines_and_who_answers_for_what() {
+    let collector = Collector::new(None);
+    let first = city().roster.agencies()[0].id.clone();
+    let posture = collector.get(&format!("/api/v1/agencies/{first}/posture")).await.json();
+    assert_eq!(posture["machines"]["enrolled"], 3);
+    assert_eq!((&posture["score_worst"], &posture["meets_goal"]), (&0.into(), &false.into()));
+    assert_eq!(posture["checks"].as_array().map(Vec::len), Some(40), "unheard is unknown");
+    let lock = posture["checks"].as_array().expect("checks").iter();
+    let lock = lock.clone().find(|check| check["check"] == "screen_lock").expect("it is there");
+    assert_eq!((&lock["unknown"], &lock["is_accepted"]), (&3.into(), &true.into()));
+    assert_eq!(posture["exceptions"][0]["owner"], "Phòng CNTT");
+    assert_eq!(posture["agents"][0]["standing"], "never");
+    collector
+        .get("/api/v1/agencies/01-nowhere/posture")
+        .await
+        .is_problem(StatusCode::NOT_FOUND, "no agency");
+}
+
+#[tokio::test]
+async fn an_agents_posture_is_empty_until_it_sends_one() {
+    let collector = Collector::new(None);
+    let id = city().agents[3].agent;
+    let posture = collector.get(&format!("/api/v1/agents/{id}/posture")).await.json();
+    assert_eq!(
+        (&posture["standing"], &posture["checks"]),
+        (&"never".into(), &Value::from(Vec::<u8>::new()))
+    );
+    for nobody in [
+        "/api/v1/agents/nonsense/posture",
+        "/api/v1/agents/00000000-0000-4000-8000-000000000000/posture",
+    ] {
+        collector.get(nobody).await.is_problem(StatusCode::NOT_FOUND, "enrolled");
     }
 }

@@ -6,14 +6,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use haidang_proto::model::agency::{AgencyId, AgentId};
 use haidang_proto::model::fact::{Fact, FactKind};
 use haidang_proto::model::flag::{Flag, Flags};
+use haidang_proto::model::posture::CheckId;
 use haidang_proto::model::report::JournalStatus;
 use haidang_proto::model::verdict::{DegradedCause, DownCause, Verdict};
 
+use crate::posture::{Enrolled, Exception, Exceptions, MachineFigures, Policy, agency_posture};
 use crate::roster::{Loopback, Source, parse};
 use crate::snapshot::{
     AgencyState, AgencyView, AgentView, DisconnectCause, Finding, Goal, Incident, IncidentKind,
-    QualityView, ReportView, Snapshot, Suppression,
+    MachineView, QualityView, ReportView, Snapshot, Suppression,
 };
+
+/// A machine that has sent no posture.
+const UNHEARD: Enrolled<'static> = Enrolled { posture: None, is_live: true };
 
 /// The city of 2020: the first agency in every state there is, the others connected.
 pub(super) fn city() -> Snapshot {
@@ -43,6 +48,16 @@ pub(super) fn city() -> Snapshot {
         since: at(5),
         agencies: vec![ids[1].id.clone()],
     };
+    let exceptions: Exceptions = [Exception {
+        agency: ids[0].id.clone(),
+        check: CheckId::ScreenLock,
+        owner: "Phòng CNTT".into(),
+        reason: "màn hình công cộng".into(),
+        created: at(0),
+        expires: at(86_400),
+    }]
+    .into_iter()
+    .collect();
     Snapshot {
         taken_at: at(0),
         agencies,
@@ -54,6 +69,7 @@ pub(super) fn city() -> Snapshot {
             definition: "(connected + degraded) / agencies of the roster",
         }],
         incidents: vec![incident],
+        exceptions: Arc::new(exceptions),
         roster,
     }
 }
@@ -77,6 +93,7 @@ fn agency(row: usize, state: AgencyState) -> AgencyView {
         quality: state.counts_as_connected().then(quality),
         certificate_expiry: Some(at(86_400)),
         suppressed: Some(Suppression::WarmUp),
+        posture: agency_posture([UNHEARD; 3], Policy::DEFAULT, at(0)),
     }
 }
 
@@ -106,6 +123,7 @@ fn agent(n: u8, agency: &AgencyId) -> AgentView {
         stopped: None,
         certificate_expiry: at(9),
         conflict: None,
+        posture: MachineView { figures: MachineFigures::of(UNHEARD, at(0)), held: None },
     }
 }
 
