@@ -339,3 +339,6 @@ impl LiveTask {
         self.snapshots.send_replace(Arc::new(self.fleet.snapshot(now)));
     }
 }
+
+#[cfg(test)]
+mod tests;
