@@ -152,7 +152,10 @@ fn other_networks(surroundings: &Result<Surroundings, LocalFault>) -> Seen {
         Ok(seen) => seen,
         Err(fault) => return unknown(Key::NotRead, fault.0.as_str()),
     };
+    // Without forwarding, translation joins nothing.
+    let forwards = seen.forwarding.v4 || seen.forwarding.v6;
     let nat = match &seen.nat {
+        _ if !forwards => None,
         Nat::Absent => None,
         Nat::Loaded => Some("NAT: loaded, rules not readable".to_owned()),
         Nat::Unreadable(fault) => Some(format!("NAT: {}", fault.0)),
@@ -162,10 +165,13 @@ fn other_networks(surroundings: &Result<Surroundings, LocalFault>) -> Seen {
         Bridging::Joined => fails(Key::Joined, listed(seen.joints.iter().map(joint))),
         Bridging::Unknown => unknown(Key::NotRead, listed(unread)),
         Bridging::Apart if is_dual_homed(seen) => {
-            let others = listed(seen.other_routed_interfaces.iter().cloned().chain(nat));
+            let others = listed(seen.other_routed_interfaces.iter().cloned());
             (Outcome::Note, Key::Attached, others)
         }
-        Bridging::Apart => good(Key::Apart, listed(nat.into_iter())),
+        Bridging::Apart => match nat {
+            Some(nat) => unknown(Key::NotRead, nat),
+            None => good(Key::Apart, ""),
+        },
     }
 }
 

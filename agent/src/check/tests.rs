@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::connectivity::scenes::{
     core_dark, dark, dedicated, fault, healthy, local_faults, ms, no_address, no_carrier, silent,
 };
-use crate::evidence::{Dns, Echo, Interface, Tcp};
+use crate::evidence::{Dns, Echo, Forwarding, Interface, Nat, Surroundings, Tcp};
 
 use crate::language::Key;
 
@@ -202,6 +202,34 @@ fn a_finding_says_what_it_is_and_whom_to_call_in_both_languages() {
     assert_eq!(json["findings"][0]["flag"], "anchor_down");
     assert_eq!(json["findings"][0]["call"], "core");
     assert_eq!(json["findings"][0]["vi"], Key::AnchorDown.text(Language::Vi));
+}
+
+#[test]
+fn translation_that_cannot_be_read_is_unknown_where_packets_are_forwarded() {
+    for (forwards, nat, outcome) in [
+        (false, Nat::Loaded, "good"),
+        (true, Nat::Absent, "good"),
+        (true, Nat::Loaded, "unknown"),
+        (true, Nat::Unreadable(fault()), "unknown"),
+    ] {
+        let cycle = changed(healthy(), |cycle| {
+            let forwarding = Forwarding { v4: forwards, v6: false };
+            let seen = Surroundings { forwarding, nat, ..Surroundings::default() };
+            cycle.link.surroundings = Ok(seen);
+        });
+        let (config, enrolment) = (config(), enrolled());
+        let checkup = Checkup {
+            config: &config,
+            cycle: &cycle,
+            enrolment: &enrolment,
+            host: None,
+            ways: &[],
+        };
+        let json: Value = serde_json::from_str(&checkup.json()).expect("JSON");
+        let mut rows = json["checks"].as_array().expect("rows").iter();
+        let row = rows.find(|row| row["layer"] == "Other networks").expect("its row");
+        assert_eq!(row["outcome"], outcome, "{row}");
+    }
 }
 
 #[test]
