@@ -15,6 +15,7 @@ pub mod probe;
 pub mod schedule;
 pub mod evidence;
 pub mod connectivity;
+pub mod posture;
 pub mod language;
 pub mod check;
 pub mod live;

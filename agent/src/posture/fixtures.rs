@@ -1,0 +1,251 @@
+//! Fixtures: machines as directories, `agent/tests/posture/<check>/<verdict>/`, or one level
+//! deeper when a verdict has several ways. Each holds `root/`, the files, and `fixture.toml`:
+//!
+//! | key | meaning |
+//! |---|---|
+//! | `origin` | `captured: <distribution, when>` or `constructed: <document>` |
+//! | `now` | the wall clock, RFC 3339; default 2026-11-25T12:00:00Z |
+//! | `reason` | label of the reason that must be given, if it matters |
+//! | `observed` | what must be contained in what was seen, if it matters |
+//! | `[[file]]` | what a repository cannot carry: `path` with `mode` (octal text), `uid`, `gid`, `modified` (RFC 3339), `denied = true` (EACCES on its content) |
+//! | `[kernel]` | the kernel's answers, see [`KernelAnswers`]; what is not stated could not be asked |
+//! | `[policy]` | as `[posture]` of the configuration |
+//!
+//! A verdict that a check cannot reach has a line in `without_fixture` of its data block instead.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use haidang_proto::model::posture::CheckId;
+use serde::Deserialize;
+
+use super::finding::{Unknown, reported};
+use super::kernel::Kernel;
+use super::policy::Policy;
+use super::root::{Metadata, Root};
+use super::{Catalogue, Check, Evidence, checks};
+
+const VERDICTS: [&str; 4] = ["pass", "fail", "not_applicable", "unknown"];
+
+/// What a repository cannot carry, laid over the files of a fixture.
+#[derive(Debug, Default)]
+pub(super) struct Overlay(BTreeMap<PathBuf, FileEntry>);
+
+impl Overlay {
+    pub(super) fn metadata(&self, path: &Path, real: Metadata) -> Metadata {
+        // Checked-out files belong to whoever runs the test; a fixture's belong to root.
+        let mut shown = Metadata { uid: 0, gid: 0, ..real };
+        if let Some(entry) = self.0.get(&Path::new("/").join(path)) {
+            shown.mode = entry.mode.as_deref().map_or(shown.mode, |mode| {
+                u32::from_str_radix(mode, 8).expect("mode is octal text")
+            });
+            shown.uid = entry.uid.unwrap_or(shown.uid);
+            shown.gid = entry.gid.unwrap_or(shown.gid);
+            shown.modified = entry.modified.map_or(shown.modified, system_time);
+        }
+        shown
+    }
+
+    /// A refusal is for the content; metadata is any user's.
+    pub(super) fn permits(&self, path: &Path, only_metadata: bool) -> Result<(), Unknown> {
+        let path = Path::new("/").join(path);
+        match self.0.get(&path) {
+            Some(entry) if entry.denied && !only_metadata => {
+                Err(Unknown::PermissionDenied { what: path.display().to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileEntry {
+    path: PathBuf,
+    mode: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    modified: Option<jiff::Timestamp>,
+    #[serde(default)]
+    denied: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fixture {
+    origin: String,
+    #[serde(default = "usual_now")]
+    now: jiff::Timestamp,
+    reason: Option<String>,
+    observed: Option<String>,
+    #[serde(default)]
+    file: Vec<FileEntry>,
+    #[serde(default)]
+    kernel: KernelAnswers,
+    #[serde(default)]
+    policy: Policy,
+}
+
+fn usual_now() -> jiff::Timestamp {
+    "2026-11-25T12:00:00Z".parse().expect("a date")
+}
+
+fn system_time(stated: jiff::Timestamp) -> SystemTime {
+    let seconds = u64::try_from(stated.as_second()).expect("fixtures are not older than 1970");
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// The kernel's answers as a fixture states them.
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct KernelAnswers {}
+
+impl KernelAnswers {
+    fn kernel(self, _place: &Path) -> Kernel {
+        let Self {} = self;
+        Kernel { surroundings: Err(Unknown::Unsupported("not stated by the fixture".into())) }
+    }
+}
+
+fn place(check: &Check, verdict: &str) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/posture");
+    tests.join(check.id.as_str()).join(verdict)
+}
+
+/// The fixtures of a verdict: its directory, or the directories in it.
+fn cases(place: &Path) -> Vec<PathBuf> {
+    if place.join("fixture.toml").exists() {
+        return vec![place.into()];
+    }
+    let entries = std::fs::read_dir(place).into_iter().flatten();
+    let mut cases: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases
+}
+
+#[track_caller]
+fn play(check: &Check, verdict: &str, place: &Path, catalogue: &Catalogue) {
+    let text = std::fs::read_to_string(place.join("fixture.toml"))
+        .unwrap_or_else(|error| panic!("{}/fixture.toml: {error}", place.display()));
+    let fixture: Fixture =
+        toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", place.display()));
+    let is_stated = ["captured: ", "constructed: "]
+        .iter()
+        .any(|kind| fixture.origin.strip_prefix(kind).is_some_and(|rest| rest.len() > 8));
+    assert!(is_stated, "{}: origin does not say where it is from", place.display());
+
+    // A machine without any file of interest is an empty directory, which no repository carries.
+    let empty = tempfile::tempdir().unwrap();
+    let files = place.join("root");
+    let files = if files.exists() { files.as_path() } else { empty.path() };
+    let overlay = fixture.file.into_iter().map(|entry| (Path::new("/").join(&entry.path), entry));
+    let evidence = Evidence {
+        root: Root::open(files).unwrap().with_overlay(Overlay(overlay.collect())),
+        kernel: fixture.kernel.kernel(place),
+        policy: &fixture.policy,
+        catalogue,
+        now: system_time(fixture.now),
+    };
+    let (outcome, observed) = reported(&check.judge(&evidence));
+    let (reason, place) = (outcome.reason().as_str(), place.display());
+    assert_eq!(outcome.as_str(), verdict, "{place}: {reason}: {observed}");
+    assert!(!observed.is_empty(), "{place}: nothing was seen");
+    if let Some(expected) = fixture.reason {
+        assert_eq!(reason, expected, "{place}: {observed}");
+    }
+    if let Some(expected) = fixture.observed {
+        assert!(observed.contains(&expected), "{place}: saw {observed:?}");
+    }
+}
+
+#[test]
+fn every_check_reaches_each_verdict_on_a_fixture_or_says_why_it_cannot() {
+    let catalogue = Catalogue::load().unwrap();
+    for check in checks() {
+        let entry = catalogue.entry(check.id).expect("a check has its data block");
+        for verdict in VERDICTS {
+            let place = place(check, verdict);
+            let cases = cases(&place);
+            let excuse = entry.without_fixture.get(verdict);
+            let shown = place.display();
+            assert!(excuse.is_none_or(|why| why.len() > 20), "{shown}: say why there is none");
+            assert_eq!(cases.is_empty(), excuse.is_some(), "{shown}: a fixture, or the reason");
+            for case in cases {
+                play(check, verdict, &case, &catalogue);
+            }
+        }
+        for verdict in entry.without_fixture.keys() {
+            assert!(VERDICTS.contains(&verdict.as_str()), "{}: {verdict}", check.id);
+        }
+    }
+}
+
+#[test]
+fn every_directory_of_fixtures_belongs_to_a_check() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/posture");
+    for entry in std::fs::read_dir(tests).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(checks().any(|check| check.id.as_str() == name), "{name}");
+    }
+}
+
+#[test]
+fn a_check_is_in_one_domain_and_has_one_data_block() {
+    let blocks: Vec<_> = super::DOMAINS
+        .iter()
+        .flat_map(|domain| super::catalogue::parse(domain.catalogue).unwrap())
+        .collect();
+    let mut described: Vec<CheckId> = blocks.iter().map(|entry| entry.id).collect();
+    let mut made: Vec<CheckId> = checks().map(|check| check.id).collect();
+    described.sort();
+    made.sort();
+    assert_eq!(described, made);
+    made.dedup();
+    assert_eq!(described, made);
+}
+
+#[test]
+fn what_is_said_of_a_check_is_said_in_both_languages() {
+    use crate::language::Language;
+    let catalogue = Catalogue::load().unwrap();
+    for check in checks() {
+        let entry = catalogue.entry(check.id).unwrap();
+        for text in [&entry.title, &entry.why, &entry.remedy] {
+            let (vi, en) = (text.text(Language::Vi), text.text(Language::En));
+            assert!(!vi.trim().is_empty() && !en.trim().is_empty(), "{}", check.id);
+            assert!(en.is_ascii(), "{}: {en}", check.id);
+            let is_combining = |c: &char| ('\u{300}'..='\u{36f}').contains(c);
+            assert_eq!(vi.chars().find(is_combining), None, "{}: {vi}", check.id);
+        }
+        let title = entry.title.text(Language::Vi).chars().count();
+        assert!(title <= 60, "{}: the title has {title} columns", check.id);
+        assert!(!entry.mappings.is_empty(), "{}: no mapping", check.id);
+        for mapping in &entry.mappings {
+            let known = ["cis_controls", "tcvn_14423", "tcvn_11930", "ssg", "lynis"];
+            assert!(known.contains(&mapping.standard.as_str()), "{}", mapping.standard);
+            assert!(!mapping.edition.is_empty() && !mapping.control.is_empty(), "{}", check.id);
+        }
+    }
+}
+
+/// Checks that meet a clock or a file from another time must not panic.
+#[test]
+fn no_clock_makes_a_check_panic() {
+    let catalogue = Catalogue::load().unwrap();
+    let policy = Policy::default();
+    let empty = tempfile::tempdir().unwrap();
+    for now in [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33)] {
+        let evidence = Evidence {
+            root: Root::open(empty.path()).unwrap(),
+            kernel: KernelAnswers::default().kernel(empty.path()),
+            policy: &policy,
+            catalogue: &catalogue,
+            now,
+        };
+        for check in checks() {
+            let (outcome, observed) = reported(&check.judge(&evidence));
+            assert_ne!(outcome.as_str(), "pass", "{}: {observed} of nothing", check.id);
+        }
+    }
+}
