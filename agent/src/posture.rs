@@ -16,6 +16,19 @@ pub mod netlink;
 pub mod policy;
 pub mod root;
 
+// Formats, as plain functions over bytes that a fuzz target can call.
+pub mod account_files;
+pub mod block;
+pub mod gvdb;
+pub mod inclusion;
+pub mod journal_file;
+pub mod kernel_tables;
+pub mod malformed;
+pub mod pam;
+pub mod rsyslog_conf;
+pub mod sshd_config;
+pub mod sudoers;
+
 mod forwarding;
 
 #[cfg(test)]
@@ -94,7 +107,9 @@ struct Domain {
 }
 
 /// Every domain; a check is in exactly one.
-const DOMAINS: &[Domain] = &[forwarding::DOMAIN];
+const DOMAINS: &[Domain] = &[
+    forwarding::DOMAIN,
+];
 
 /// Every check, domain by domain.
 pub fn checks() -> impl Iterator<Item = &'static Check> {
