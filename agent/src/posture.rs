@@ -22,14 +22,19 @@ pub mod block;
 pub mod gvdb;
 pub mod inclusion;
 pub mod journal_file;
+pub mod kernel_audit;
+pub mod kernel_clock;
 pub mod kernel_tables;
 pub mod malformed;
 pub mod pam;
 pub mod rsyslog_conf;
 pub mod sshd_config;
 pub mod sudoers;
+mod reading;
 
 mod forwarding;
+mod logs;
+mod accounts;
 
 #[cfg(test)]
 mod fixtures;
@@ -109,6 +114,8 @@ struct Domain {
 /// Every domain; a check is in exactly one.
 const DOMAINS: &[Domain] = &[
     forwarding::DOMAIN,
+    logs::DOMAIN,
+    accounts::DOMAIN,
 ];
 
 /// Every check, domain by domain.

@@ -22,6 +22,8 @@ use serde::Deserialize;
 
 use super::finding::{Unknown, reported};
 use super::kernel::Kernel;
+use super::kernel_audit::AuditStatus;
+use super::kernel_clock::ClockDiscipline;
 use super::policy::Policy;
 use super::root::{Metadata, Root};
 use super::{Catalogue, Check, Evidence, checks};
@@ -99,12 +101,49 @@ fn system_time(stated: jiff::Timestamp) -> SystemTime {
 /// The kernel's answers as a fixture states them.
 #[derive(Debug, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct KernelAnswers {}
+struct KernelAnswers {
+    clock: Option<ClockAnswer>,
+    audit: Option<AuditAnswer>,
+}
+
+/// `clock = { synchronised = true, error_ms = 3 }`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClockAnswer {
+    synchronised: bool,
+    error_ms: u64,
+}
+
+/// `audit = { enabled = true, daemon = true }`, or `audit = { denied = true }`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuditAnswer {
+    #[serde(default)]
+    enabled: bool,
+    #[serde(default)]
+    daemon: bool,
+    #[serde(default)]
+    denied: bool,
+}
 
 impl KernelAnswers {
     fn kernel(self, _place: &Path) -> Kernel {
-        let Self {} = self;
-        Kernel { surroundings: Err(Unknown::Unsupported("not stated by the fixture".into())) }
+        let Self { clock, audit } = self;
+        let not_stated = || Unknown::Unsupported("not stated by the fixture".into());
+        Kernel {
+            surroundings: Err(not_stated()),
+            clock: clock.ok_or_else(not_stated).map(|clock| ClockDiscipline {
+                is_synchronised: clock.synchronised,
+                error_max: Duration::from_millis(clock.error_ms),
+            }),
+            audit: audit.ok_or_else(not_stated).and_then(|audit| {
+                let AuditAnswer { enabled, daemon, denied } = audit;
+                if denied {
+                    return Err(Unknown::PermissionDenied { what: "audit status".into() });
+                }
+                Ok(AuditStatus { is_enabled: enabled, has_daemon: daemon })
+            }),
+        }
     }
 }
 

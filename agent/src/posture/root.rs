@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -152,6 +153,35 @@ impl Root {
         let Some(mut file) = self.stream(path, bytes_max)? else { return Ok(None) };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| file.unknown(&error))?;
+        Ok(Some(bytes))
+    }
+
+    /// At most `length` bytes of a file from `offset` on, fewer where it ends before, for files
+    /// too large to be read whole; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Root::stream`], and when it cannot be read.
+    pub fn part(
+        &self,
+        path: impl AsRef<Path>,
+        offset: u64,
+        length: usize,
+    ) -> Result<Option<Vec<u8>>, Unknown> {
+        let path = path.as_ref();
+        let Some(stream) = self.stream(path, length as u64)? else { return Ok(None) };
+        let mut bytes = vec![0; length];
+        let mut filled = 0;
+        while filled < length {
+            self.in_time()?;
+            let at = offset.saturating_add(filled as u64);
+            match stream.file.read_at(&mut bytes[filled..], at) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Unknown::from_io(path, &error)),
+            }
+        }
+        bytes.truncate(filled);
         Ok(Some(bytes))
     }
 
