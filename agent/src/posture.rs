@@ -34,7 +34,9 @@ mod reading;
 
 mod forwarding;
 mod logs;
+mod remote_access;
 mod accounts;
+mod authentication;
 
 #[cfg(test)]
 mod fixtures;
@@ -115,7 +117,9 @@ struct Domain {
 const DOMAINS: &[Domain] = &[
     forwarding::DOMAIN,
     logs::DOMAIN,
+    remote_access::DOMAIN,
     accounts::DOMAIN,
+    authentication::DOMAIN,
 ];
 
 /// Every check, domain by domain.
