@@ -37,6 +37,8 @@ mod logs;
 mod remote_access;
 mod accounts;
 mod authentication;
+mod platform;
+mod file_system;
 
 #[cfg(test)]
 mod fixtures;
@@ -120,6 +122,8 @@ const DOMAINS: &[Domain] = &[
     remote_access::DOMAIN,
     accounts::DOMAIN,
     authentication::DOMAIN,
+    platform::DOMAIN,
+    file_system::DOMAIN,
 ];
 
 /// Every check, domain by domain.
