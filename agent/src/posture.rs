@@ -39,6 +39,7 @@ mod accounts;
 mod authentication;
 mod platform;
 mod file_system;
+pub mod continuity;
 
 #[cfg(test)]
 mod fixtures;
@@ -124,6 +125,7 @@ const DOMAINS: &[Domain] = &[
     authentication::DOMAIN,
     platform::DOMAIN,
     file_system::DOMAIN,
+    continuity::DOMAIN,
 ];
 
 /// Every check, domain by domain.

@@ -2,6 +2,7 @@
 //! of the configuration. It chooses numbers and lists, never what is evidence.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -14,4 +15,17 @@ pub struct Policy {
     /// Thresholds other than the catalogue's, by check and name:
     /// `thresholds.security_updates_pending.days_max = 14`.
     pub thresholds: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What shows that this machine was backed up; every one counts.
+    pub backups: Vec<Backup>,
+}
+
+/// A trace that a backup leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backup {
+    /// A file that the backup writes when it has succeeded: `{ stamp = "/var/lib/backup.stamp" }`.
+    Stamp(PathBuf),
+    /// A directory in which every backup adds or replaces an entry, such as the `snapshots` of
+    /// restic's cache, borg's cache of one repository, or a directory of database dumps.
+    Directory(PathBuf),
 }
