@@ -43,6 +43,8 @@ pub mod continuity;
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod hostile;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};

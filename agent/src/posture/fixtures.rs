@@ -153,7 +153,7 @@ fn place(check: &Check, verdict: &str) -> PathBuf {
 }
 
 /// The fixtures of a verdict: its directory, or the directories in it.
-fn cases(place: &Path) -> Vec<PathBuf> {
+pub(super) fn cases(place: &Path) -> Vec<PathBuf> {
     if place.join("fixture.toml").exists() {
         return vec![place.into()];
     }

@@ -1,0 +1,259 @@
+//! Evidence by a stranger's hand: no bytes make a parser panic, and what the kernel closes to
+//! this process is unknown, never pass.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use haidang_proto::model::posture::{CheckId, Outcome, UnknownReason};
+use proptest::prelude::*;
+use rustix::process::{Gid, Uid};
+
+use super::finding::{Unknown, reported};
+use super::fixtures::cases;
+use super::kernel::Kernel;
+use super::malformed::Malformed;
+use super::policy::{Backup, Policy};
+use super::root::Root;
+use super::{Catalogue, Evidence, checks};
+use super::{
+    account_files, continuity, gvdb, journal_file, kernel_audit, kernel_tables, malformed, pam,
+    rsyslog_conf, sshd_config, sudoers,
+};
+
+/// Every parser of bytes in this part, each over the same input.
+fn parse_all(bytes: &[u8]) {
+    let _ = account_files::passwd(bytes);
+    let _ = account_files::shadow(bytes);
+    let _ = account_files::group(bytes);
+    let _ = account_files::lastlog(bytes);
+    let _ = account_files::utmp(bytes);
+    let _ = continuity::leaf_end(bytes);
+    let _ = continuity::own_files::package_sums(bytes);
+    let _ = journal_file::header(bytes);
+    let _ = kernel_audit::answer(bytes);
+    let _ = kernel_tables::mounts(bytes);
+    let _ = kernel_tables::established_tcp(bytes);
+    let _ = kernel_tables::bracketed(bytes);
+    let _ = kernel_tables::number(bytes);
+    let _ = malformed::assignments(bytes);
+    let _ = malformed::logical_lines(bytes);
+    if let Ok(table) = gvdb::Table::root(bytes) {
+        let _ = table.value("/org/gnome/desktop/session/idle-delay");
+        let _ = table.table(".locks").map(|locks| locks.map(|locks| locks.contains("/")));
+        let _ = table.schema_default("idle-delay");
+    }
+    // Whatever is included is the same file again, under another name each time.
+    let mut turn = 0;
+    let mut again = || {
+        turn += 1;
+        Ok::<_, Malformed>(vec![(turn.to_string(), bytes.to_vec())])
+    };
+    let _ = sshd_config::Configuration::read("main", bytes, &mut |_| again()).map(|read| {
+        let _ = read.root_login();
+        read.password_alone(sshd_config::SecondFactor::None)
+    });
+    let _ = sudoers::Unguarded::read("main", bytes, &mut |_| again());
+    let _ = rsyslog_conf::forwards("main", bytes, &mut |_| again());
+    let rules = pam::stack::<Malformed>("main", pam::Facility::Auth, &mut |_| Ok(bytes.to_vec()));
+    if let Ok(rules) = rules {
+        let settings = malformed::assignments(bytes).unwrap_or_default();
+        let _ = pam::failures_max(&rules, &settings);
+        let _ = pam::password_length_min(&rules, &settings);
+        let _ = pam::second_factor(&rules);
+    }
+}
+
+/// Words of the formats, so that more of each parser is reached than by bytes alone.
+fn plausible() -> impl Strategy<Value = Vec<u8>> {
+    let word = prop::sample::select(vec![
+        "Match",
+        "Include",
+        "PermitRootLogin",
+        "AuthenticationMethods",
+        "yes",
+        "no",
+        "\"",
+        "'",
+        "=",
+        ":",
+        "\\",
+        "\n",
+        " ",
+        "\t",
+        "#",
+        "@include",
+        "@includedir",
+        "auth",
+        "password",
+        "required",
+        "[default=die]",
+        "[",
+        "]",
+        "pam_faillock.so",
+        "authfail",
+        "preauth",
+        "deny=99",
+        "minlen=-9",
+        "Defaults",
+        "!authenticate",
+        "ALL",
+        "NOPASSWD:",
+        "(",
+        ")",
+        ",",
+        "action",
+        "type",
+        "omfwd",
+        "target",
+        "@@",
+        "@",
+        "$IncludeConfig",
+        "root",
+        "x",
+        "0",
+        "4294967295",
+        "-1",
+        " - ",
+        "\u{1ef1}",
+        "\u{e9}",
+        "%",
+        ";",
+        "/",
+        "..",
+        "*",
+        "01",
+        "0100007F:0016",
+    ]);
+    prop::collection::vec(word, 0..200).prop_map(|words| words.concat().into_bytes())
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..2048)) {
+        parse_all(&bytes);
+    }
+
+    #[test]
+    fn no_words_of_a_format_make_a_parser_panic(bytes in plausible()) {
+        parse_all(&bytes);
+    }
+
+    #[test]
+    fn no_cut_makes_a_parser_panic(
+        kind in 0_u8..12,
+        fill in any::<u8>(),
+        length in 0_usize..1000,
+    ) {
+        let mut bytes = vec![fill; length];
+        if let Some(first) = bytes.first_mut() {
+            *first = kind;
+        }
+        parse_all(&bytes);
+        for magic in [&b"LPKSHHRH"[..], b"GVariant"] {
+            let mut bytes = magic.to_vec();
+            bytes.resize(bytes.len() + length, fill);
+            parse_all(&bytes);
+        }
+    }
+}
+
+/// Files as large as are read at all, in the worst shapes that are known, within the deadline of
+/// the dearest tier. The bound is generous: a quadratic parser takes minutes.
+#[test]
+fn the_largest_files_end_within_the_deadline() {
+    let repeated = |text: &str| text.repeat((1 << 20) / text.len());
+    let shapes = [
+        "a:x:1:1:::/bin/sh\n",
+        "a:*:1:0:9:7:::\n",
+        "g:x:1:a,b,c,d\n",
+        "\n",
+        "\\\n",
+        "action(\n",
+        "Match all\n",
+        "Include *\n",
+        "\"",
+        "@include a\n",
+        "an ALL=NOPASSWD: ALL\n",
+        "auth required pam_unix.so\n",
+        "1 2 0:1 / / rw - a b\n",
+        "[x] ",
+    ];
+    for shape in shapes {
+        let started = std::time::Instant::now();
+        parse_all(repeated(shape).as_bytes());
+        let took = started.elapsed();
+        assert!(took < Duration::from_secs(20), "{shape:?} took {took:?}");
+    }
+}
+
+/// As nobody, on the files of each fixture that passes, closed to all but root: by the kernel,
+/// not by a pretence. What the kernel answers by itself is refused as well.
+#[test]
+fn what_is_closed_to_nobody_is_unknown_and_never_passes() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root can make what nobody may not read; tests/run is root.
+        return;
+    }
+    for check in checks().filter(|check| !READS_INODES_ALONE.contains(&check.id)) {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/posture");
+        let places = cases(&tests.join(check.id.as_str()).join("pass"));
+        for root in places.iter().map(|place| place.join("root")).filter(|root| root.exists()) {
+            let closed = tempfile::tempdir().unwrap();
+            copy_closed(&root, closed.path());
+            let (outcome, observed) = as_nobody(check.id, closed.path());
+            let denied = Outcome::Unknown(UnknownReason::PermissionDenied);
+            assert_eq!(outcome, denied, "{}: {observed}", root.display());
+        }
+    }
+}
+
+/// Whose evidence any user may have: that of an inode, which needs no permission on the file.
+const READS_INODES_ALONE: [CheckId; 1] = [CheckId::BackupRecent];
+
+fn as_nobody(id: CheckId, files: &Path) -> (Outcome, String) {
+    const NOBODY: u32 = 65_534;
+    let judge = || {
+        // The credentials of this thread alone: the system call, not the C library's, is made.
+        rustix::thread::set_thread_groups(&[]).unwrap();
+        rustix::thread::set_thread_gid(Gid::from_raw(NOBODY)).unwrap();
+        rustix::thread::set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
+        let refused = || Unknown::PermissionDenied { what: "kernel".into() };
+        let stamp = Backup::Stamp("/var/lib/backup/stamp".into());
+        let policy = Policy { backups: vec![stamp], ..Policy::default() };
+        let evidence = Evidence {
+            root: Root::open(files).unwrap(),
+            kernel: Kernel {
+                surroundings: Err(refused()),
+                clock: Err(refused()),
+                audit: Err(refused()),
+            },
+            policy: &policy,
+            catalogue: &Catalogue::load().unwrap(),
+            now: SystemTime::now(),
+        };
+        let check = checks().find(|check| check.id == id).unwrap();
+        reported(&check.judge(&evidence))
+    };
+    std::thread::scope(|scope| scope.spawn(judge).join().unwrap())
+}
+
+/// Directories stay open, files are root's alone.
+fn copy_closed(from: &Path, to: &Path) {
+    fs::set_permissions(to, Permissions::from_mode(0o755)).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy_closed(&entry.path(), &to);
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(entry.path()).unwrap(), &to).unwrap();
+        } else {
+            fs::copy(entry.path(), &to).unwrap();
+            fs::set_permissions(&to, Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+}
