@@ -12,9 +12,12 @@
 pub mod catalogue;
 pub mod finding;
 pub mod kernel;
+pub mod listeners;
+pub mod netfilter;
 pub mod netlink;
 pub mod policy;
 pub mod root;
+pub mod updates;
 
 // Formats, as plain functions over bytes that a fuzz target can call.
 pub mod account_files;
@@ -40,22 +43,28 @@ mod authentication;
 mod platform;
 mod file_system;
 pub mod continuity;
+mod routes;
+mod firewall;
+mod malware;
 
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod hostile;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::posture::CheckId;
+use ipnet::IpNet;
 
 use self::catalogue::Entry;
 use self::finding::{Judged, Unknown};
 use self::kernel::Kernel;
 use self::policy::Policy;
 use self::root::Root;
+use self::updates::{Memory, Update};
 
 /// A check: what it is called, how often it is made, and the function that makes it.
 #[derive(Debug, Clone, Copy)]
@@ -120,6 +129,9 @@ struct Domain {
 
 /// Every domain; a check is in exactly one.
 const DOMAINS: &[Domain] = &[
+    firewall::DOMAIN,
+    updates::DOMAIN,
+    malware::DOMAIN,
     forwarding::DOMAIN,
     logs::DOMAIN,
     remote_access::DOMAIN,
@@ -166,15 +178,69 @@ pub struct Evidence<'a> {
     pub root: Root,
     /// The kernel's answers.
     pub kernel: Kernel,
+    /// The agency's prefixes on the dedicated network; `None` on a machine without configuration.
+    pub dedicated_prefixes: Option<&'a [IpNet]>,
     /// What the site asks for.
     pub policy: &'a Policy,
     /// Thresholds that it leaves alone.
     pub catalogue: &'a Catalogue,
     /// The wall clock.
     pub now: SystemTime,
+    /// When the agent first saw updates; `None` where it never ran, or does not tell.
+    pub memory: Option<&'a Memory>,
+    /// Read once, for the check and for the figures beside it.
+    pending_updates: OnceCell<Result<Vec<Update>, Unknown>>,
 }
 
-impl Evidence<'_> {
+/// What a pass is made of.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// See [`Evidence::root`].
+    pub root: Root,
+    /// See [`Evidence::kernel`].
+    pub kernel: Kernel,
+    /// See [`Evidence::dedicated_prefixes`].
+    pub dedicated_prefixes: Option<&'a [IpNet]>,
+    /// See [`Evidence::policy`].
+    pub policy: &'a Policy,
+    /// See [`Evidence::catalogue`].
+    pub catalogue: &'a Catalogue,
+    /// See [`Evidence::now`].
+    pub now: SystemTime,
+    /// See [`Evidence::memory`].
+    pub memory: Option<&'a Memory>,
+}
+
+impl<'a> Evidence<'a> {
+    /// Nothing is read yet.
+    pub fn new(sources: Sources<'a>) -> Self {
+        let Sources { root, kernel, dedicated_prefixes, policy, catalogue, now, memory } = sources;
+        Self {
+            root,
+            kernel,
+            dedicated_prefixes,
+            policy,
+            catalogue,
+            now,
+            memory,
+            pending_updates: OnceCell::new(),
+        }
+    }
+
+    /// Security updates that are not installed.
+    ///
+    /// # Errors
+    /// When packages or lists cannot be read, or the lists are stale.
+    pub fn pending_updates(&self) -> Result<&[Update], Unknown> {
+        let pending = self.pending_updates.get_or_init(|| updates::pending(self));
+        pending.as_deref().map_err(Unknown::clone)
+    }
+
+    /// What the checks of this pass know of pending updates; `None` when none of them asked.
+    pub fn pending_updates_read(&self) -> Option<&[Update]> {
+        self.pending_updates.get()?.as_deref().ok()
+    }
+
     /// A threshold of a check: the site's, else the catalogue's.
     ///
     /// # Errors

@@ -9,7 +9,9 @@
 //! | `observed` | what must be contained in what was seen, if it matters |
 //! | `[[file]]` | what a repository cannot carry: `path` with `mode` (octal text), `uid`, `gid`, `modified` (RFC 3339), `denied = true` (EACCES on its content) |
 //! | `[kernel]` | the kernel's answers, see [`KernelAnswers`]; what is not stated could not be asked |
+//! | `dedicated_prefixes` | the agency's prefixes; not stated: a machine without configuration |
 //! | `[policy]` | as `[posture]` of the configuration |
+//! | `[memory]` | when updates were first seen, see [`Memory`] |
 //!
 //! A verdict that a check cannot reach has a line in `without_fixture` of its data block instead.
 
@@ -20,13 +22,17 @@ use std::time::{Duration, SystemTime};
 use haidang_proto::model::posture::CheckId;
 use serde::Deserialize;
 
+use crate::evidence::Surroundings;
+
 use super::finding::{Unknown, reported};
 use super::kernel::Kernel;
 use super::kernel_audit::AuditStatus;
 use super::kernel_clock::ClockDiscipline;
+use super::listeners::{Listener, Transport};
 use super::policy::Policy;
 use super::root::{Metadata, Root};
-use super::{Catalogue, Check, Evidence, checks};
+use super::updates::Memory;
+use super::{Catalogue, Check, Evidence, Sources, checks};
 
 const VERDICTS: [&str; 4] = ["pass", "fail", "not_applicable", "unknown"];
 
@@ -85,8 +91,10 @@ struct Fixture {
     file: Vec<FileEntry>,
     #[serde(default)]
     kernel: KernelAnswers,
+    dedicated_prefixes: Option<Vec<ipnet::IpNet>>,
     #[serde(default)]
     policy: Policy,
+    memory: Option<Memory>,
 }
 
 fn usual_now() -> jiff::Timestamp {
@@ -102,6 +110,14 @@ fn system_time(stated: jiff::Timestamp) -> SystemTime {
 #[derive(Debug, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct KernelAnswers {
+    /// A file beside `fixture.toml` with the raw dumps of tables, chains and rules; or
+    /// `permission_denied`.
+    netfilter: Option<String>,
+    /// `tcp 0.0.0.0 22`.
+    listeners: Option<Vec<String>>,
+    /// Kernel indices.
+    advertised_routes: Option<Vec<u32>>,
+    surroundings: Option<SurroundingsEntry>,
     clock: Option<ClockAnswer>,
     audit: Option<AuditAnswer>,
 }
@@ -126,12 +142,37 @@ struct AuditAnswer {
     denied: bool,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SurroundingsEntry {
+    others: Vec<String>,
+    forwarding: bool,
+    bridged: bool,
+}
+
 impl KernelAnswers {
-    fn kernel(self, _place: &Path) -> Kernel {
-        let Self { clock, audit } = self;
+    fn kernel(self, place: &Path) -> Kernel {
+        let Self { netfilter, listeners, advertised_routes, surroundings, clock, audit } = self;
         let not_stated = || Unknown::Unsupported("not stated by the fixture".into());
+        let netfilter = match netfilter.as_deref() {
+            Some("permission_denied") => {
+                Err(Unknown::PermissionDenied { what: "nftables tables".into() })
+            }
+            Some(file) => super::netfilter::parse(&std::fs::read(place.join(file)).unwrap()),
+            None => Err(not_stated()),
+        };
+        let surroundings = surroundings.map(|entry| Surroundings {
+            other_routed_interfaces: entry.others,
+            forwarding: entry.forwarding,
+            bridged: entry.bridged,
+        });
         Kernel {
-            surroundings: Err(not_stated()),
+            surroundings: surroundings.ok_or_else(not_stated),
+            netfilter,
+            listeners: listeners
+                .map(|lines| lines.iter().map(|line| listener(line)).collect())
+                .ok_or_else(not_stated),
+            advertised_routes: advertised_routes.ok_or_else(not_stated),
             clock: clock.ok_or_else(not_stated).map(|clock| ClockDiscipline {
                 is_synchronised: clock.synchronised,
                 error_max: Duration::from_millis(clock.error_ms),
@@ -145,6 +186,19 @@ impl KernelAnswers {
             }),
         }
     }
+}
+
+#[track_caller]
+fn listener(line: &str) -> Listener {
+    let [transport, address, port] = line.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{line:?} is no transport, address and port");
+    };
+    let transport = match transport {
+        "tcp" => Transport::Tcp,
+        "udp" => Transport::Udp,
+        other => panic!("{other:?} is no transport"),
+    };
+    Listener { transport, address: address.parse().unwrap(), port: port.parse().unwrap() }
 }
 
 fn place(check: &Check, verdict: &str) -> PathBuf {
@@ -179,13 +233,15 @@ fn play(check: &Check, verdict: &str, place: &Path, catalogue: &Catalogue) {
     let files = place.join("root");
     let files = if files.exists() { files.as_path() } else { empty.path() };
     let overlay = fixture.file.into_iter().map(|entry| (Path::new("/").join(&entry.path), entry));
-    let evidence = Evidence {
+    let evidence = Evidence::new(Sources {
         root: Root::open(files).unwrap().with_overlay(Overlay(overlay.collect())),
         kernel: fixture.kernel.kernel(place),
+        dedicated_prefixes: fixture.dedicated_prefixes.as_deref(),
         policy: &fixture.policy,
         catalogue,
         now: system_time(fixture.now),
-    };
+        memory: fixture.memory.as_ref(),
+    });
     let (outcome, observed) = reported(&check.judge(&evidence));
     let (reason, place) = (outcome.reason().as_str(), place.display());
     assert_eq!(outcome.as_str(), verdict, "{place}: {reason}: {observed}");
@@ -275,13 +331,15 @@ fn no_clock_makes_a_check_panic() {
     let policy = Policy::default();
     let empty = tempfile::tempdir().unwrap();
     for now in [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33)] {
-        let evidence = Evidence {
+        let evidence = Evidence::new(Sources {
             root: Root::open(empty.path()).unwrap(),
             kernel: KernelAnswers::default().kernel(empty.path()),
+            dedicated_prefixes: None,
             policy: &policy,
             catalogue: &catalogue,
             now,
-        };
+            memory: None,
+        });
         for check in checks() {
             let (outcome, observed) = reported(&check.judge(&evidence));
             assert_ne!(outcome.as_str(), "pass", "{}: {observed} of nothing", check.id);

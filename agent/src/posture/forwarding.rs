@@ -3,12 +3,18 @@
 
 use haidang_proto::model::posture::{CheckId, FailReason};
 
+use crate::connectivity::{is_bridging, is_dual_homed};
+
 use super::finding::{Finding, Judged, Unknown};
 use super::root::Root;
 use super::{Check, Domain, Evidence, Tier};
 
 pub(super) const DOMAIN: Domain = Domain {
-    checks: &[Check::new(CheckId::IpForwarding, Tier::T0, ip_forwarding)],
+    checks: &[
+        Check::new(CheckId::DualHomedBridge, Tier::T0, dual_homed_bridge),
+        Check::new(CheckId::IpForwarding, Tier::T0, ip_forwarding),
+        Check::new(CheckId::Ipv6RouterAdvert, Tier::T0, ipv6_router_advert),
+    ],
     catalogue: include_str!("forwarding.toml"),
 };
 
@@ -16,6 +22,32 @@ pub(super) const DOMAIN: Domain = Domain {
 const SWITCH_BYTES_MAX: u64 = 32;
 /// Interfaces that are named in what was seen.
 const NAMED_MAX: usize = 4;
+
+/// What the flags `dual_homed` and `bridging` say, by the same functions: another interface leads
+/// elsewhere, or this machine joins the two networks. A second interface that the site permits is
+/// no fault; joining always is.
+fn dual_homed_bridge(evidence: &Evidence<'_>) -> Judged {
+    let surroundings = evidence.kernel.surroundings.as_ref().map_err(Unknown::clone)?;
+    let others = &surroundings.other_routed_interfaces;
+    let permitted = &evidence.policy.permitted_interfaces;
+    let foreign: Vec<&str> = others
+        .iter()
+        .filter(|name| !permitted.contains(name))
+        .map(String::as_str)
+        .take(NAMED_MAX)
+        .collect();
+    Ok(if is_bridging(surroundings) {
+        let how = if surroundings.bridged { "one bridge" } else { "forwarding" };
+        let seen = format!("joined to {} by {how}", others.join(","));
+        Finding::Fail(FailReason::WeakValue, seen.replace("to  by", "by"))
+    } else if is_dual_homed(surroundings) && !foreign.is_empty() {
+        Finding::Fail(FailReason::WeakValue, format!("also routed: {}", foreign.join(",")))
+    } else if others.is_empty() {
+        Finding::Pass("no other routed interface".into())
+    } else {
+        Finding::Pass(format!("permitted: {}", others.join(",")))
+    })
+}
 
 /// `/proc/sys/net/{ipv4,ipv6}/conf/*/forwarding` (Documentation/networking/ip-sysctl.rst): the
 /// kernel decides by the switch of the interface that a packet comes in by.
@@ -40,6 +72,52 @@ fn ip_forwarding(evidence: &Evidence<'_>) -> Judged {
                 format!("forwarding=1 on {} ({}){kind}", named.join(","), names.len()),
             )
         }
+    })
+}
+
+/// Whether a stranger's router advertisement can become, or has become, this machine's IPv6
+/// default route: `accept_ra` and `disable_ipv6` (ip-sysctl.rst), and the routes themselves,
+/// because NetworkManager takes advertisements in without the kernel.
+fn ipv6_router_advert(evidence: &Evidence<'_>) -> Judged {
+    let root = &evidence.root;
+    let directory = "/proc/sys/net/ipv6/conf";
+    let Some(interfaces) = root.names(directory)? else {
+        // That the kernel has no IPv6 is told by IPv4's directory being there.
+        root.names("/proc/sys/net/ipv4/conf")?.ok_or_else(|| Unknown::absent(directory))?;
+        return Ok(Finding::NotApplicable("no IPv6 in the kernel".into()));
+    };
+    let (mut with_ipv6, mut accepting) = (0, Vec::new());
+    for interface in interfaces {
+        if ["all", "default", "lo"].contains(&interface.as_str()) {
+            continue;
+        }
+        let read = |name: &str| {
+            let path = format!("{directory}/{interface}/{name}");
+            switch(root, &path)?.ok_or_else(|| Unknown::absent(path))
+        };
+        if read("disable_ipv6")? != 0 {
+            continue;
+        }
+        with_ipv6 += 1;
+        // A router takes advertisements in only at 2.
+        let (accept, forwards) = (read("accept_ra")?, read("forwarding")? != 0);
+        if accept >= 2 || (accept == 1 && !forwards) {
+            accepting.push(interface);
+        }
+    }
+    if with_ipv6 == 0 {
+        return Ok(Finding::NotApplicable("IPv6 is off on every interface".into()));
+    }
+    let routed = evidence.kernel.advertised_routes.as_ref().map_err(Unknown::clone)?.len();
+    if routed > 0 {
+        let seen = format!("{routed} default route(s) from advertisements");
+        return Ok(Finding::Fail(FailReason::WeakValue, seen));
+    }
+    Ok(if accepting.is_empty() {
+        Finding::Pass(format!("accept_ra=0 on {with_ipv6} interface(s)"))
+    } else {
+        accepting.truncate(NAMED_MAX);
+        Finding::Fail(FailReason::WeakValue, format!("accept_ra on {}", accepting.join(",")))
     })
 }
 

@@ -16,7 +16,7 @@ use super::kernel::Kernel;
 use super::malformed::Malformed;
 use super::policy::{Backup, Policy};
 use super::root::Root;
-use super::{Catalogue, Evidence, checks};
+use super::{Catalogue, Evidence, Sources, checks};
 use super::{
     account_files, continuity, gvdb, journal_file, kernel_audit, kernel_tables, malformed, pam,
     rsyslog_conf, sshd_config, sudoers,
@@ -221,18 +221,24 @@ fn as_nobody(id: CheckId, files: &Path) -> (Outcome, String) {
         rustix::thread::set_thread_uid(Uid::from_raw(NOBODY)).unwrap();
         let refused = || Unknown::PermissionDenied { what: "kernel".into() };
         let stamp = Backup::Stamp("/var/lib/backup/stamp".into());
+        let catalogue = Catalogue::load().unwrap();
         let policy = Policy { backups: vec![stamp], ..Policy::default() };
-        let evidence = Evidence {
+        let evidence = Evidence::new(Sources {
             root: Root::open(files).unwrap(),
             kernel: Kernel {
                 surroundings: Err(refused()),
                 clock: Err(refused()),
                 audit: Err(refused()),
+                netfilter: Err(refused()),
+                listeners: Err(refused()),
+                advertised_routes: Err(refused()),
             },
+            dedicated_prefixes: None,
             policy: &policy,
-            catalogue: &Catalogue::load().unwrap(),
+            catalogue: &catalogue,
             now: SystemTime::now(),
-        };
+            memory: None,
+        });
         let check = checks().find(|check| check.id == id).unwrap();
         reported(&check.judge(&evidence))
     };

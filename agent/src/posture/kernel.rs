@@ -4,8 +4,11 @@
 use crate::evidence::Surroundings;
 
 use super::finding::Unknown;
-use super::kernel_audit::AuditStatus;
-use super::kernel_clock::ClockDiscipline;
+use super::kernel_audit::{self, AuditStatus};
+use super::kernel_clock::{self, ClockDiscipline};
+use super::listeners::{self, Listener};
+use super::netfilter::{self, Ruleset};
+use super::routes;
 
 /// The answers, each by itself: one that is missing leaves the others as they are.
 #[derive(Debug, Clone)]
@@ -16,4 +19,25 @@ pub struct Kernel {
     pub clock: Result<ClockDiscipline, Unknown>,
     /// Whether the kernel audits.
     pub audit: Result<AuditStatus, Unknown>,
+    /// Rules for packets that come in.
+    pub netfilter: Result<Ruleset, Unknown>,
+    /// Sockets that wait for strangers.
+    pub listeners: Result<Vec<Listener>, Unknown>,
+    /// Interfaces that a router advertisement gave an IPv6 default route.
+    pub advertised_routes: Result<Vec<u32>, Unknown>,
+}
+
+impl Kernel {
+    /// Asks this machine's kernel. Takes some milliseconds; each question has its own timeout.
+    /// The surroundings come from whoever knows which interface is the dedicated one.
+    pub fn ask(surroundings: Result<Surroundings, Unknown>) -> Self {
+        Self {
+            surroundings,
+            clock: kernel_clock::ask(),
+            audit: kernel_audit::ask(),
+            netfilter: netfilter::ask(),
+            listeners: listeners::ask(),
+            advertised_routes: routes::ask(),
+        }
+    }
 }

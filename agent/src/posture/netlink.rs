@@ -130,7 +130,12 @@ pub fn read_text(value: &[u8]) -> String {
 /// # Errors
 /// [`Unknown::PermissionDenied`] when the kernel refuses this process, [`Unknown::Unsupported`]
 /// when it does not know the request, else what happened.
-pub fn dump(protocol: Protocol, kind: u16, body: &[u8], what: &str) -> Result<Vec<u8>, Unknown> {
+pub fn dump(
+    protocol: Option<Protocol>,
+    kind: u16,
+    body: &[u8],
+    what: &str,
+) -> Result<Vec<u8>, Unknown> {
     for _ in 0..ATTEMPTS_MAX {
         if let Some(bytes) = attempt(protocol, kind, body).map_err(|fault| fault.told(what))? {
             return Ok(bytes);
@@ -173,12 +178,12 @@ impl From<Errno> for Fault {
 }
 
 /// `None` when a change of what was dumped interrupted it.
-fn attempt(protocol: Protocol, kind: u16, body: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+fn attempt(protocol: Option<Protocol>, kind: u16, body: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
     let socket = rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
         SocketFlags::CLOEXEC,
-        Some(protocol),
+        protocol,
     )?;
     let timeout = rustix::net::sockopt::Timeout::Recv;
     rustix::net::sockopt::set_socket_timeout(&socket, timeout, Some(ANSWER_TIMEOUT))?;

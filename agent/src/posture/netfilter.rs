@@ -1,0 +1,290 @@
+//! The kernel's own packet filter, as nfnetlink dumps it: whether packets that nobody allowed are
+//! refused. Whoever wrote the rules (ufw, firewalld, nft, iptables-nft) does not matter.
+//!
+//! Layout: `include/uapi/linux/netfilter/nfnetlink.h` and `nf_tables.h`. A message's type is the
+//! subsystem (10) and the message; its payload begins with `struct nfgenmsg`, whose first byte is
+//! the family. Numbers in attributes are big-endian. The three dumps (tables, chains, rules) are
+//! parsed one behind the other, so a recording is their concatenation.
+
+use std::collections::{HashMap, HashSet};
+
+use rustix::net::netlink::NETFILTER;
+
+use super::finding::Unknown;
+use super::netlink::{Misshapen, attributes, dump, messages, read_text};
+
+mod rule;
+
+use rule::{Effect, effect};
+
+/// Calls from chain to chain that are followed; the kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
+const JUMPS_MAX: usize = 16;
+
+const SUBSYSTEM: u16 = 10 << 8;
+const NEWTABLE: u16 = SUBSYSTEM;
+const GETTABLE: u16 = SUBSYSTEM | 1;
+const NEWCHAIN: u16 = SUBSYSTEM | 3;
+const GETCHAIN: u16 = SUBSYSTEM | 4;
+const NEWRULE: u16 = SUBSYSTEM | 6;
+const GETRULE: u16 = SUBSYSTEM | 7;
+/// Behind the header: family, version, resource id.
+const GENMSG_BYTES: usize = 4;
+
+const FAMILY_INET: u8 = 1;
+const FAMILY_IPV4: u8 = 2;
+const FAMILY_IPV6: u8 = 10;
+const TABLE_DORMANT: u32 = 1;
+const HOOK_PREROUTING: u32 = 0;
+const HOOK_INPUT: u32 = 1;
+const VERDICT_DROP: u32 = 0;
+
+/// Chains and rules in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ruleset {
+    dormant: HashSet<TableKey>,
+    chains: HashMap<ChainKey, Chain>,
+}
+
+type TableKey = (u8, String);
+type ChainKey = (u8, String, String);
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Chain {
+    base: Option<Base>,
+    rules: Vec<Effect>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Base {
+    hook: u32,
+    is_filter: bool,
+    drops: bool,
+}
+
+/// An address family of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What becomes of a packet that comes in and that no rule allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inbound {
+    /// It is refused, by this chain (`family table chain`).
+    Refused(String),
+    /// Chains look at it, and let it in.
+    Allowed(String),
+    /// No chain looks at it.
+    Unseen,
+}
+
+/// Dumps tables, chains and rules of this kernel. Needs CAP_NET_ADMIN.
+///
+/// # Errors
+/// [`Unknown::PermissionDenied`] without it.
+pub fn ask() -> Result<Ruleset, Unknown> {
+    parse(&record()?)
+}
+
+/// The three dumps, one behind the other.
+///
+/// # Errors
+/// As [`ask`].
+pub fn record() -> Result<Vec<u8>, Unknown> {
+    let all_families = [0_u8; GENMSG_BYTES];
+    let mut bytes = Vec::new();
+    for (kind, what) in
+        [(GETTABLE, "nftables tables"), (GETCHAIN, "nftables chains"), (GETRULE, "nftables rules")]
+    {
+        bytes.extend(dump(Some(NETFILTER), kind, &all_families, what)?);
+    }
+    Ok(bytes)
+}
+
+/// Takes the dumps apart.
+///
+/// # Errors
+/// When the bytes are none.
+pub fn parse(bytes: &[u8]) -> Result<Ruleset, Unknown> {
+    let mut ruleset = Ruleset::default();
+    for message in messages(bytes) {
+        let message = message?;
+        let body = message.payload.get(GENMSG_BYTES..).ok_or(Misshapen("nfgenmsg"))?;
+        let family = message.payload[0];
+        match message.kind {
+            NEWTABLE => ruleset.table(family, body)?,
+            NEWCHAIN => ruleset.chain(family, body)?,
+            NEWRULE => ruleset.rule(family, body)?,
+            _ => {}
+        }
+    }
+    Ok(ruleset)
+}
+
+impl Ruleset {
+    /// Whether there is any chain in force that looks at packets.
+    pub fn is_empty(&self) -> bool {
+        !self.chains.iter().any(|(key, chain)| chain.base.is_some() && self.is_awake(key))
+    }
+
+    /// What becomes of packets of a family that no rule allows. Chains at a hook follow each
+    /// other, and a packet gets in only when all of them let it: one that refuses is enough.
+    pub fn inbound(&self, family: Family) -> Inbound {
+        let mut looking: Vec<&ChainKey> = self
+            .chains
+            .iter()
+            .filter(|(key, chain)| {
+                let is_inbound = chain.base.is_some_and(|base| {
+                    base.is_filter && matches!(base.hook, HOOK_PREROUTING | HOOK_INPUT)
+                });
+                is_inbound && sees(key.0, family) && self.is_awake(key)
+            })
+            .map(|(key, _)| key)
+            .collect();
+        looking.sort();
+        let refuses = |key: &&&ChainKey| self.refuses(key);
+        match (looking.iter().find(refuses), looking.first()) {
+            (Some(key), _) => Inbound::Refused(shown(key)),
+            (None, Some(key)) => Inbound::Allowed(shown(key)),
+            (None, None) => Inbound::Unseen,
+        }
+    }
+
+    fn is_awake(&self, (family, table, _): &ChainKey) -> bool {
+        !self.dormant.contains(&(*family, table.clone()))
+    }
+
+    /// Whether a packet that no condition matches is refused.
+    fn refuses(&self, key: &ChainKey) -> bool {
+        let drops = self.chains.get(key).and_then(|chain| chain.base).is_some_and(|b| b.drops);
+        self.end(&key.2, key, JUMPS_MAX, &mut HashMap::new()).unwrap_or(drops)
+    }
+
+    /// How the rules of a chain end for such a packet: refused, allowed, or by none of them. Each
+    /// chain is followed once; the kernel allows no loops, and a recording with one ends too.
+    fn end<'a>(
+        &'a self,
+        name: &'a str,
+        base: &ChainKey,
+        jumps_left: usize,
+        known: &mut HashMap<&'a str, Option<bool>>,
+    ) -> Option<bool> {
+        if let Some(end) = known.get(name) {
+            return *end;
+        }
+        known.insert(name, None);
+        let key = (base.0, base.1.clone(), name.to_owned());
+        let mut end = None;
+        for rule in &self.chains.get(&key)?.rules {
+            let mut called =
+                |chain: &'a str| self.end(chain, base, jumps_left.checked_sub(1)?, known);
+            end = match rule {
+                Effect::Conditional => continue,
+                Effect::Refuse => Some(true),
+                Effect::Allow => Some(false),
+                Effect::Return => None,
+                Effect::Jump(chain) => match called(chain) {
+                    None => continue,
+                    end => end,
+                },
+                Effect::Goto(chain) => called(chain),
+            };
+            break;
+        }
+        known.insert(name, end);
+        end
+    }
+
+    fn table(&mut self, family: u8, body: &[u8]) -> Result<(), Misshapen> {
+        let (mut name, mut flags) = (String::new(), 0);
+        for attribute in attributes(body) {
+            let attribute = attribute?;
+            match attribute.kind {
+                1 => name = read_text(attribute.value),
+                2 => flags = number(attribute.value)?,
+                _ => {}
+            }
+        }
+        if flags & TABLE_DORMANT != 0 {
+            self.dormant.insert((family, name));
+        }
+        Ok(())
+    }
+
+    fn chain(&mut self, family: u8, body: &[u8]) -> Result<(), Misshapen> {
+        let (mut table, mut name, mut kind) = (String::new(), String::new(), String::new());
+        let (mut hook, mut policy) = (None, None);
+        for attribute in attributes(body) {
+            let attribute = attribute?;
+            match attribute.kind {
+                1 => table = read_text(attribute.value),
+                3 => name = read_text(attribute.value),
+                4 => hook = hook_number(attribute.value)?,
+                5 => policy = Some(number(attribute.value)?),
+                7 => kind = read_text(attribute.value),
+                _ => {}
+            }
+        }
+        let base = hook.map(|hook| Base {
+            hook,
+            is_filter: kind == "filter",
+            drops: policy == Some(VERDICT_DROP),
+        });
+        self.chains.entry((family, table, name)).or_default().base = base;
+        Ok(())
+    }
+
+    fn rule(&mut self, family: u8, body: &[u8]) -> Result<(), Misshapen> {
+        let (mut table, mut chain, mut expressions) = (String::new(), String::new(), &[][..]);
+        for attribute in attributes(body) {
+            let attribute = attribute?;
+            match attribute.kind {
+                1 => table = read_text(attribute.value),
+                2 => chain = read_text(attribute.value),
+                4 => expressions = attribute.value,
+                _ => {}
+            }
+        }
+        let effect = effect(expressions)?;
+        self.chains.entry((family, table, chain)).or_default().rules.push(effect);
+        Ok(())
+    }
+}
+
+fn hook_number(nested: &[u8]) -> Result<Option<u32>, Misshapen> {
+    for attribute in attributes(nested) {
+        let attribute = attribute?;
+        if attribute.kind == 1 {
+            return number(attribute.value).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+fn sees(table_family: u8, family: Family) -> bool {
+    let own = match family {
+        Family::V4 => FAMILY_IPV4,
+        Family::V6 => FAMILY_IPV6,
+    };
+    table_family == FAMILY_INET || table_family == own
+}
+
+fn shown((family, table, chain): &ChainKey) -> String {
+    let family = match *family {
+        FAMILY_INET => "inet",
+        FAMILY_IPV4 => "ip",
+        _ => "ip6",
+    };
+    format!("{family} {table} {chain}")
+}
+
+/// A number of nf_tables.
+fn number(value: &[u8]) -> Result<u32, Misshapen> {
+    value.first_chunk().copied().map(u32::from_be_bytes).ok_or(Misshapen("number"))
+}
+
+#[cfg(test)]
+mod tests;
