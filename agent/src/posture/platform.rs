@@ -93,6 +93,9 @@ fn block_device(root: &Root, name: &str) -> Result<Device, Unknown> {
     if root.metadata(&directory)?.is_none() {
         return Err(Unknown::absent(directory));
     }
+    // A partition lies on what its disk lies on; the entry is a link into the disk's directory.
+    let is_partition = root.metadata(format!("{directory}/partition"))?.is_some();
+    let directory = if is_partition { format!("{directory}/..") } else { directory };
     let uuid = root.text(format!("{directory}/dm/uuid"), UUID_BYTES_MAX)?;
     let slaves = root.names(format!("{directory}/slaves"))?.unwrap_or_default();
     Ok(Device { mapper_uuid: uuid.map(|uuid| uuid.trim_end().to_owned()), slaves })
