@@ -4,6 +4,7 @@
 //! its possible lives; what could not be read or tried is its own variant, never a
 //! missing or default value, because only positive evidence may turn anything green.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -169,6 +170,24 @@ pub enum Joint {
         /// TCP.
         port: u16,
     },
+}
+
+impl fmt::Display for Joint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge { bridge, with } => write!(f, "bridge {bridge}: {with}"),
+            Self::Forwarding { with, forwarding: Forwarding { v4, v6 } } => {
+                let families = match (v4, v6) {
+                    (true, false) => "IPv4",
+                    (false, true) => "IPv6",
+                    _ => "IPv4, IPv6",
+                };
+                write!(f, "forwarding {families}: {with}")
+            }
+            Self::Tunnel { interface } => write!(f, "tunnel {interface}"),
+            Self::Proxy { port } => write!(f, "proxy TCP {port}"),
+        }
+    }
 }
 
 /// Address translation. Its rules cannot be read without CAP_NET_ADMIN; whether the kernel can

@@ -4,6 +4,7 @@
 //! The times are printed as figures; only the scenarios' generous deadlines are asserted.
 //! `HAIDANG_SCENARIO=<part of a name>` runs fewer, `HAIDANG_FULL_LENGTH=1` also the long ones.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -31,13 +32,28 @@ async fn every_cut_gets_its_state_and_cause_and_healing_connects_again() {
     let mut failed = Vec::new();
     println!("{:<26} {:>8} {:>10} {:>8}", "scenario", "agent s", "collector s", "healed s");
     for batch in scenarios.chunks(SITES) {
-        failed.extend(run_together(batch).await);
+        for outcome in run_together(batch).await {
+            match outcome {
+                Ok(measured) => println!("{measured}"),
+                Err(error) => failed.push(error),
+            }
+        }
     }
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// Runs scenarios side by side, prints what they took and answers what failed.
-async fn run_together(scenarios: &[Scenario]) -> Vec<String> {
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |took: Duration| format!("{:.1}", took.as_secs_f64());
+        let Self { name, agent, collector, healed } = self;
+        let (collector, healed) = (seconds(*collector), seconds(*healed));
+        let agent = agent.map_or_else(String::new, seconds);
+        write!(f, "{name:<26} {agent:>8} {collector:>10} {healed:>8}")
+    }
+}
+
+/// Runs scenarios side by side.
+async fn run_together(scenarios: &[Scenario]) -> Vec<Result<Measured, String>> {
     let agencies = agencies_of_one_district(scenarios.len()).expect("the roster is there");
     let seats: Vec<_> = agencies
         .into_iter()
@@ -57,22 +73,12 @@ async fn run_together(scenarios: &[Scenario]) -> Vec<String> {
         let run = tokio::spawn(run(scenario.clone(), place, seen.clone()));
         running.push((&scenario.name, run));
     }
-    let mut failed = Vec::new();
+    let mut outcomes = Vec::new();
     for (name, scenario) in running {
-        match scenario.await.expect("a scenario does not panic") {
-            Ok(measured) => println!(
-                "{:<26} {:>8} {:>10.1} {:>8.1}",
-                measured.name,
-                measured
-                    .agent
-                    .map_or_else(String::new, |took| format!("{:.1}", took.as_secs_f64())),
-                measured.collector.as_secs_f64(),
-                measured.healed.as_secs_f64()
-            ),
-            Err(error) => failed.push(format!("{name}: {error:#}")),
-        }
+        let outcome = scenario.await.expect("a scenario does not panic");
+        outcomes.push(outcome.map_err(|error| format!("{name}: {error:#}")));
     }
-    failed
+    outcomes
 }
 
 fn chosen() -> Vec<Scenario> {

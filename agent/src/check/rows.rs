@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::connectivity::ladder::{echo_answered, tcp_answered};
 use crate::connectivity::{Bridging, bridging, is_dual_homed};
 use crate::evidence::{
-    Address, Canary, Cycle, Dns, Echo, Forwarding, Interface, Joint, LocalFault, Nat, Neighbour,
-    PathMtu, RouteLookup, ServiceAnswer, Surroundings, Tcp, Unbound,
+    Address, Canary, Cycle, Dns, Echo, Interface, LocalFault, Nat, Neighbour, PathMtu, RouteLookup,
+    ServiceAnswer, Surroundings, Tcp, Unbound,
 };
 use crate::language::Key;
 
@@ -162,7 +162,7 @@ fn other_networks(surroundings: &Result<Surroundings, LocalFault>) -> Seen {
     };
     let unread = seen.unread.iter().map(|fault| fault.0.clone());
     match bridging(seen) {
-        Bridging::Joined => fails(Key::Joined, listed(seen.joints.iter().map(joint))),
+        Bridging::Joined => fails(Key::Joined, listed(seen.joints.iter().map(ToString::to_string))),
         Bridging::Unknown => unknown(Key::NotRead, listed(unread)),
         Bridging::Apart if is_dual_homed(seen) => {
             let others = listed(seen.other_routed_interfaces.iter().cloned());
@@ -172,22 +172,6 @@ fn other_networks(surroundings: &Result<Surroundings, LocalFault>) -> Seen {
             Some(nat) => unknown(Key::NotRead, nat),
             None => good(Key::Apart, ""),
         },
-    }
-}
-
-fn joint(joint: &Joint) -> String {
-    match joint {
-        Joint::Bridge { bridge, with } => format!("bridge {bridge}: {with}"),
-        Joint::Forwarding { with, forwarding: Forwarding { v4, v6 } } => {
-            let families = match (v4, v6) {
-                (true, false) => "IPv4",
-                (false, true) => "IPv6",
-                _ => "IPv4, IPv6",
-            };
-            format!("forwarding {families}: {with}")
-        }
-        Joint::Tunnel { interface } => format!("tunnel {interface}"),
-        Joint::Proxy { port } => format!("proxy TCP {port}"),
     }
 }
 

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 use haidang_proto::model::posture::CheckId;
 use serde::Deserialize;
 
-use crate::evidence::Surroundings;
+use crate::evidence::{Forwarding, Joint, LocalFault, Nat, Surroundings};
 
 use super::finding::{Unknown, reported};
 use super::kernel::Kernel;
@@ -146,8 +146,17 @@ struct AuditAnswer {
 #[serde(deny_unknown_fields)]
 struct SurroundingsEntry {
     others: Vec<String>,
-    forwarding: bool,
-    bridged: bool,
+    #[serde(default)]
+    joints: Vec<JointEntry>,
+    #[serde(default)]
+    unread: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "by", deny_unknown_fields)]
+enum JointEntry {
+    Bridge { with: String },
+    Forwarding { with: String },
 }
 
 impl KernelAnswers {
@@ -161,10 +170,21 @@ impl KernelAnswers {
             Some(file) => super::netfilter::parse(&std::fs::read(place.join(file)).unwrap()),
             None => Err(not_stated()),
         };
-        let surroundings = surroundings.map(|entry| Surroundings {
-            other_routed_interfaces: entry.others,
-            forwarding: entry.forwarding,
-            bridged: entry.bridged,
+        let surroundings = surroundings.map(|SurroundingsEntry { others, joints, unread }| {
+            let joints = joints.into_iter().map(|joint| match joint {
+                JointEntry::Bridge { with } => Joint::Bridge { bridge: "br0".into(), with },
+                JointEntry::Forwarding { with } => {
+                    let forwarding = Forwarding { v4: true, v6: false };
+                    Joint::Forwarding { with, forwarding }
+                }
+            });
+            Surroundings {
+                other_routed_interfaces: others,
+                forwarding: Forwarding::default(),
+                joints: joints.collect(),
+                nat: Nat::Absent,
+                unread: unread.into_iter().map(LocalFault).collect(),
+            }
         });
         Kernel {
             surroundings: surroundings.ok_or_else(not_stated),

@@ -3,7 +3,7 @@
 
 use haidang_proto::model::posture::{CheckId, FailReason};
 
-use crate::connectivity::{is_bridging, is_dual_homed};
+use crate::connectivity::{Bridging, bridging, is_dual_homed};
 
 use super::finding::{Finding, Judged, Unknown};
 use super::root::Root;
@@ -36,12 +36,17 @@ fn dual_homed_bridge(evidence: &Evidence<'_>) -> Judged {
         .map(String::as_str)
         .take(NAMED_MAX)
         .collect();
-    Ok(if is_bridging(surroundings) {
-        let how = if surroundings.bridged { "one bridge" } else { "forwarding" };
-        let seen = format!("joined to {} by {how}", others.join(","));
-        Finding::Fail(FailReason::WeakValue, seen.replace("to  by", "by"))
+    let bridging = bridging(surroundings);
+    Ok(if bridging == Bridging::Joined {
+        let joints = surroundings.joints.iter().take(NAMED_MAX).map(ToString::to_string);
+        let seen = format!("joined by {}", joints.collect::<Vec<_>>().join(", "));
+        Finding::Fail(FailReason::WeakValue, seen)
     } else if is_dual_homed(surroundings) && !foreign.is_empty() {
         Finding::Fail(FailReason::WeakValue, format!("also routed: {}", foreign.join(",")))
+    } else if bridging == Bridging::Unknown {
+        let what = "what may join the networks".into();
+        let problem = surroundings.unread.iter().map(|fault| fault.0.as_str());
+        return Err(Unknown::Unreadable { what, problem: problem.collect::<Vec<_>>().join(", ") });
     } else if others.is_empty() {
         Finding::Pass("no other routed interface".into())
     } else {
