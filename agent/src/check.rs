@@ -5,10 +5,12 @@
 //! table of at most 80 columns or JSON (`json`, where the shape is documented).
 //!
 //! Exit status: 0 all good, 1 something fails, 2 something is unknown and nothing fails. A note,
-//! such as an agent that measures by TCP because ICMP is shut, changes nothing.
+//! such as an agent that measures by TCP because ICMP is shut, changes nothing. The whole is the
+//! worse of path and security order ([`PostureLook`]).
 
 mod json;
 mod missing;
+mod posture;
 mod rows;
 mod table;
 mod ways;
@@ -27,6 +29,8 @@ use crate::language::Language;
 
 use self::missing::Missing;
 use self::rows::Row;
+
+pub use self::posture::PostureLook;
 
 /// Everything that `check` looked at.
 #[derive(Debug, Clone, Copy)]

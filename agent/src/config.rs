@@ -14,6 +14,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::posture::policy::Policy;
+
 pub use self::error::ConfigError;
 pub use self::limits::{ANCHORS_MAX, RESOLVERS_MAX, SERVICES_MAX};
 
@@ -60,6 +62,9 @@ pub struct Config {
     /// The journal's bounds.
     #[serde(default)]
     pub journal: Journal,
+    /// What the site asks of the machine's security order.
+    #[serde(default)]
+    pub posture: Policy,
 }
 
 impl Config {
@@ -257,8 +262,11 @@ impl Default for Journal {
     }
 }
 
+/// Where the state is kept unless the file says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/haidang-agent";
+
 fn default_state_dir() -> PathBuf {
-    "/var/lib/haidang-agent".into()
+    DEFAULT_STATE_DIR.into()
 }
 
 fn default_status_socket() -> PathBuf {

@@ -7,11 +7,16 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use haidang_agent::check::without_config_json;
-use haidang_agent::check::{Checkup, Enrolment, Outcome, Style, without_config};
-use haidang_agent::config::{Config, ConfigError, DEFAULT_PATH};
+use haidang_agent::check::{Checkup, Enrolment, Outcome, PostureLook, Style, without_config};
+use haidang_agent::config::{Config, ConfigError, DEFAULT_PATH, DEFAULT_STATE_DIR};
 use haidang_agent::enrol::{Machine, enrol};
+use haidang_agent::evidence::Surroundings;
 use haidang_agent::identity::{Identity, IdentityError, Replace, Store};
 use haidang_agent::language::{Key, Language};
+use haidang_agent::posture::Catalogue;
+use haidang_agent::posture::finding::Unknown;
+use haidang_agent::posture::policy::Policy;
+use haidang_agent::posture::watch::{look, surroundings};
 use haidang_agent::probe::Prober;
 use haidang_agent::run::{run, runtime};
 use haidang_agent::schedule::CyclePlan;
@@ -50,7 +55,7 @@ enum Command {
         #[arg(long)]
         replace: bool,
     },
-    /// Looks at the path once, and says what it sees.
+    /// Looks at the path and at this machine's security order once, and says what it sees.
     Check {
         /// Follows the way to each anchor, hop by hop; takes some seconds.
         #[arg(long)]
@@ -175,46 +180,71 @@ enum Ways {
 
 fn check(path: &Path, output: &Output, ways: Ways) -> anyhow::Result<ExitCode> {
     let style = if io::stdout().is_terminal() { Style::Coloured } else { Style::Plain };
-    let config = match Config::load(path) {
-        Ok(config) => config,
+    let (text, path_outcome, posture) = match Config::load(path) {
+        Ok(config) => check_path(&config, output, style, ways)?,
         Err(error) => {
             let problem = problem_of(&error);
             let text = match output.json {
                 true => without_config_json(path, &problem),
                 false => without_config(path, &problem, output.lang, style),
             };
-            writeln!(io::stdout(), "{}", text.trim_end())?;
-            return Ok(Outcome::Unknown.exit_status().into());
+            // Without configuration the machine's own order can be looked at all the same.
+            let surroundings =
+                Err(Unknown::Unsupported("the dedicated interface is not configured".to_owned()));
+            let state_dir = PathBuf::from(DEFAULT_STATE_DIR);
+            let posture = posture_look(&Policy::default(), None, surroundings, &state_dir)?;
+            (text, Outcome::Unknown, posture)
         }
     };
+    let text = match output.json {
+        true => posture.added_to(&text).context("the two parts make no JSON document")?,
+        false => format!("{}\n\n{}", text.trim_end(), posture.table(output.lang, style)),
+    };
+    writeln!(io::stdout(), "{}", text.trim_end())?;
+    Ok(path_outcome.max(posture.outcome()).exit_status().into())
+}
+
+fn check_path(
+    config: &Config,
+    output: &Output,
+    style: Style,
+    ways: Ways,
+) -> anyhow::Result<(String, Outcome, PostureLook)> {
     let (enrolment, roots) = match Store::new(&config.state_dir).load() {
         Ok(Some(identity)) => (Enrolment::Enrolled(identity.agency.clone()), identity.roots),
         Ok(None) => (Enrolment::NotEnrolled, Vec::new()),
         Err(error) => (Enrolment::Unreadable(format!("{:#}", anyhow::Error::from(error))), vec![]),
     };
-    let (cycle, ways) = runtime()?.block_on(async {
-        let mut prober = Prober::new(&config, &roots)?;
+    let (cycle, ways, surroundings) = runtime()?.block_on(async {
+        let mut prober = Prober::new(config, &roots)?;
         let cycle = prober.cycle(CyclePlan::thorough()).await;
         let ways = match ways {
             Ways::Followed => prober.ways().await,
             Ways::NotAsked => Vec::new(),
         };
-        anyhow::Ok((cycle, ways))
+        anyhow::Ok((cycle, ways, surroundings(&config.dedicated).await))
     })?;
     let host = host::facts();
-    let checkup = Checkup {
-        config: &config,
-        cycle: &cycle,
-        enrolment: &enrolment,
-        host: Some(&host),
-        ways: &ways,
-    };
+    let checkup =
+        Checkup { config, cycle: &cycle, enrolment: &enrolment, host: Some(&host), ways: &ways };
     let text = match output.json {
         true => checkup.json(),
         false => checkup.table(output.lang, style),
     };
-    writeln!(io::stdout(), "{}", text.trim_end())?;
-    Ok(checkup.outcome().exit_status().into())
+    let prefixes = Some(config.dedicated.local_prefixes.as_slice());
+    let posture = posture_look(&config.posture, prefixes, surroundings, &config.state_dir)?;
+    Ok((text, checkup.outcome(), posture))
+}
+
+fn posture_look(
+    policy: &Policy,
+    prefixes: Option<&[ipnet::IpNet]>,
+    surroundings: Result<Surroundings, Unknown>,
+    state_dir: &Path,
+) -> anyhow::Result<PostureLook> {
+    let catalogue = Catalogue::load().context("the catalogue of checks is damaged")?;
+    let answers = look(policy, prefixes, surroundings, state_dir, &catalogue)?;
+    Ok(PostureLook { catalogue, answers })
 }
 
 /// What is wrong with a file, without its name, which stands beside it.

@@ -15,9 +15,11 @@ pub mod kernel;
 pub mod listeners;
 pub mod netfilter;
 pub mod netlink;
+pub mod passes;
 pub mod policy;
 pub mod root;
 pub mod updates;
+pub mod watch;
 
 // Formats, as plain functions over bytes that a fuzz target can call.
 pub mod account_files;

@@ -1,8 +1,8 @@
 //! The running agent: the only place that spawns.
 //!
-//! Three threads. The main one runs uplink and status socket on a current-thread runtime; one
+//! Four threads. The main one runs uplink and status socket on a current-thread runtime; one
 //! runs the probes on another, so that nothing delays them; one waits for the disk on behalf of
-//! the journal. They end in the order observer and uplink (with its goodbye), then journal, whose
+//! the journal; one, of low priority, makes the posture passes. They end in the order observer and uplink (with its goodbye), then journal, whose
 //! mark of a clean stop comes last. One that ends early is an error.
 
 use std::path::PathBuf;
@@ -26,6 +26,7 @@ use crate::journal::keeper::{self, Keeper};
 use crate::journal::{Journal, JournalError};
 use crate::live::Live;
 use crate::observer::Observer;
+use crate::posture::watch::Watch;
 use crate::report::{Process, VERSION};
 use crate::settings;
 use crate::status::{self, Document};
@@ -112,6 +113,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
         settings: settings.clone(),
         roots,
     };
+    let watch = Watch { config: Arc::clone(&config), clock, keeper: keeper.clone() };
     let running = Running { config, live, keeper, settings, status, begun: Instant::now() };
 
     let stop = CancellationToken::new();
@@ -126,6 +128,14 @@ pub fn run(config: Config) -> Result<(), RunError> {
         }
         // Nobody listens once the agent stops.
         let _ = observer_ended.send(());
+    })?;
+    let passes = runtime()?;
+    let told = stop.clone();
+    // Whoever stops the agent does not wait for a disk that hangs: this thread is not joined.
+    spawn("posture", move || {
+        if let Err(error) = passes.block_on(watch.run(told)) {
+            tracing::error!(error = chain(&error), "no posture passes are made");
+        }
     })?;
     let outcome = main.block_on(running.until_stopped(uplink, observer_end, stop.clone()));
     stop.cancel();

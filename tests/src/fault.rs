@@ -65,8 +65,6 @@ pub enum Cut {
     Replace,
     /// The machine forwards between its interfaces.
     Forward,
-    /// The dedicated interface and the one to the Internet become ports of one bridge.
-    Bridge,
 }
 
 /// A long detour over a full line, in one direction; below the shortened echo deadline.
@@ -142,13 +140,6 @@ impl Site {
                 self.netns.ip("link del eth0\n").and_then(|()| self.connect_dedicated())
             }
             Cut::Forward => self.netns.set_sysctl("net/ipv4/ip_forward", "1"),
-            Cut::Bridge => self.netns.ip(&format!(
-                "link add br0 type bridge\nlink set br0 up\n\
-                 addr flush dev eth0\nlink set eth0 master br0\nlink set eth1 master br0\n\
-                 addr add {}/24 dev br0\n{}",
-                self.address(),
-                self.route_lines("br0")
-            )),
         };
         self.cuts.push(cut);
         done
@@ -186,10 +177,6 @@ impl Site {
                 // What replaced the old interface is as good.
                 Cut::Replace => {}
                 Cut::Forward => self.netns.set_sysctl("net/ipv4/ip_forward", "0")?,
-                Cut::Bridge => {
-                    self.netns.ip("link del br0\n")?;
-                    self.restore_interface()?;
-                }
                 Cut::CoreUnreach => self.wan.ip(&format!(
                     "rule del from {prefix} to 198.18.0.0/22 priority 100 unreachable\n"
                 ))?,

@@ -227,4 +227,19 @@ catalogue! {
         "This machine is not enrolled with the collector. Ask for the agency's enrolment code and run: haidang-agent enroll.";
     UnreadableEnrolment: "Không đọc được thông tin đăng ký của máy. Chạy lại bằng quyền root hoặc người dùng của dịch vụ.",
         "This machine's enrolment could not be read. Run this as root or as the service's user.";
+
+    // Posture.
+    PostureHeading: "AN TOÀN CỦA MÁY", "THIS MACHINE'S SECURITY";
+    SeverityCritical: "Nghiêm trọng", "Critical";
+    SeverityHigh: "Cao", "High";
+    SeverityMedium: "Trung bình", "Medium";
+    SeverityLow: "Thấp", "Low";
+    VerdictPass: "đạt", "pass";
+    VerdictFail: "không đạt", "fail";
+    VerdictNotApplicable: "không áp dụng", "not applicable";
+    VerdictUnknown: "chưa xác định", "unknown";
+    Seen: "Thấy", "Seen";
+    Why: "Vì sao", "Why";
+    Remedy: "Cần làm", "To do";
+    NeedsPrivilege: "Chương trình không đủ quyền đọc mục này: chạy lại bằng sudo.", "This process may not read it: run again with sudo.";
 }
