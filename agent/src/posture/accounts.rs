@@ -9,7 +9,7 @@ use haidang_proto::model::posture::{CheckId, FailReason};
 use super::account_files::{Account, Password, Shadow, group, passwd, shadow};
 use super::finding::{Finding, Judged, Unknown};
 use super::malformed::assignments;
-use super::reading::{optional, required};
+use super::reading::{nameless, optional, required};
 use super::root::Root;
 use super::{Check, Domain, Evidence, Tier};
 
@@ -44,9 +44,21 @@ impl Member {
         }
     }
 
-    fn is_expired(&self, today: u64) -> bool {
+    /// Whether somebody may log in as it: a login shell, a password or a key for SSH, and not
+    /// expired. A locked password does not keep a key out.
+    fn is_open(&self, root: &Root, today: u64) -> Result<bool, Unknown> {
+        const KEYS: &str = ".ssh/authorized_keys";
         let expires = self.shadow.as_ref().and_then(|shadow| shadow.expires_day);
-        expires.is_some_and(|day| u64::from(day) <= today)
+        let is_expired = expires.is_some_and(|day| u64::from(day) <= today);
+        if !self.account.has_login_shell() || is_expired {
+            return Ok(false);
+        }
+        if matches!(self.password(), Password::Usable | Password::Empty) {
+            return Ok(true);
+        }
+        let keys = root.metadata(format!("{}/{KEYS}", self.account.home));
+        let keys = keys.map_err(|unknown| nameless("~/.ssh/authorized_keys", unknown))?;
+        Ok(keys.is_some_and(|keys| keys.bytes > 0))
     }
 }
 
@@ -107,7 +119,7 @@ fn superuser_accounts(evidence: &Evidence<'_>) -> Judged {
 }
 
 /// Accounts that a distribution, an image or a package made and that somebody could log in to:
-/// ids of the system, and the well-known names of images, with a login shell and a password.
+/// ids of the system, and the well-known names of images.
 fn default_accounts(evidence: &Evidence<'_>) -> Judged {
     const WELL_KNOWN: [&str; 12] = [
         "guest",
@@ -126,15 +138,14 @@ fn default_accounts(evidence: &Evidence<'_>) -> Judged {
     let root = &evidence.root;
     let first_user = first_user_id(root)?;
     let members = members(root)?;
-    let open = members.iter().filter(|member| {
+    let mut count = 0;
+    for member in &members {
         let Account { name, uid, .. } = &member.account;
         let is_default = *uid != 0 && *uid < first_user || WELL_KNOWN.contains(&name.as_str());
-        is_default
-            && member.account.has_login_shell()
-            && matches!(member.password(), Password::Usable | Password::Empty)
-            && !member.is_expired(today(evidence))
-    });
-    let count = open.count();
+        if is_default && member.is_open(root, today(evidence))? {
+            count += 1;
+        }
+    }
     let seen = format!("{count} built-in accounts can log in");
     Ok(if count == 0 { Finding::Pass(seen) } else { Finding::Fail(FailReason::WeakValue, seen) })
 }

@@ -55,6 +55,19 @@ pub(super) fn parsed<T>(path: &str, parsed: Result<T, Malformed>) -> Result<T, U
     parsed.map_err(|malformed| Unknown::malformed(path, malformed.to_string()))
 }
 
+/// The same for a path below a home, which is the name of a person and stays on the machine.
+pub(super) fn nameless(shown: &str, unknown: Unknown) -> Unknown {
+    let what = shown.to_owned();
+    match unknown {
+        Unknown::PermissionDenied { .. } => Unknown::PermissionDenied { what },
+        Unknown::Absent { .. } => Unknown::Absent { what },
+        Unknown::Malformed { problem, .. } => Unknown::Malformed { what, problem },
+        Unknown::Unreadable { problem, .. } => Unknown::Unreadable { what, problem },
+        Unknown::TooLarge { bytes_max, .. } => Unknown::TooLarge { what, bytes_max },
+        other @ (Unknown::Unsupported(_) | Unknown::Stale(_) | Unknown::TimedOut(_)) => other,
+    }
+}
+
 /// The files that a pattern names, sorted, with their content. `*` and `?` are understood in the
 /// last part, where every distribution has them.
 ///

@@ -12,7 +12,7 @@ use haidang_proto::model::posture::{CheckId, FailReason};
 use super::{Member, first_user_id, members, today};
 use crate::posture::Evidence;
 use crate::posture::account_files::{
-    LASTLOG_RECORD_BYTES, Login, Logins, Password, UTMP_RECORD_BYTES, lastlog, utmp,
+    LASTLOG_RECORD_BYTES, Login, Logins, UTMP_RECORD_BYTES, lastlog, utmp,
 };
 use crate::posture::finding::{Finding, Judged, Unknown};
 use crate::posture::reading::parsed;
@@ -34,18 +34,15 @@ pub(super) fn dormant_accounts(evidence: &Evidence<'_>) -> Judged {
     let limit = now.saturating_sub(days_max.saturating_mul(DAY_SECONDS));
     let first_user = first_user_id(root)?;
     let members = members(root)?;
-    let people: Vec<&Member> = members
-        .iter()
-        .filter(|member| {
-            member.account.uid >= first_user
-                && member.account.uid != NOBODY
-                && member.account.has_login_shell()
-                && matches!(member.password(), Password::Usable | Password::Empty)
-                && !member.is_expired(today(evidence))
-        })
-        .collect();
+    let mut people = Vec::new();
+    for member in &members {
+        let uid = member.account.uid;
+        if uid >= first_user && uid != NOBODY && member.is_open(root, today(evidence))? {
+            people.push(member);
+        }
+    }
     if people.is_empty() {
-        return Ok(Finding::Pass("no account of a person can log in with a password".into()));
+        return Ok(Finding::Pass("nobody but root can log in".into()));
     }
     let records = Records::read(root)?;
     let (mut dormant, mut undecided) = (0, 0);

@@ -11,7 +11,7 @@ use crate::posture::account_files::passwd;
 use crate::posture::finding::{Finding, Judged, Unknown};
 use crate::posture::gvdb::{Table, Value};
 use crate::posture::malformed::lines;
-use crate::posture::reading::{parsed, required};
+use crate::posture::reading::{nameless, parsed, required};
 use crate::posture::root::Root;
 
 /// Bytes of the compiled schemas; all of GNOME's and its applications' are below 2 MB.
@@ -54,7 +54,8 @@ pub(super) fn screen_lock(evidence: &Evidence<'_>) -> Judged {
     let mut worst = settings.lock(None)?;
     for home in homes(root)? {
         let path = format!("{home}/.config/dconf/user");
-        let own = root.without_symlinks().bytes(path, OWN_BYTES_MAX).map_err(nameless)?;
+        let own = root.without_symlinks().bytes(path, OWN_BYTES_MAX);
+        let own = own.map_err(|unknown| nameless("~/.config/dconf/user", unknown))?;
         if let Some(own) = own {
             worst = worst.max(settings.lock(Some(&own))?);
         }
@@ -190,21 +191,4 @@ fn homes(root: &Root) -> Result<Vec<String>, Unknown> {
         return Err(Unknown::Unsupported(format!("more than {USERS_MAX} people have accounts")));
     }
     Ok(homes)
-}
-
-/// The path of a home is the name of a person.
-fn nameless(unknown: Unknown) -> Unknown {
-    match unknown {
-        Unknown::PermissionDenied { .. } => {
-            Unknown::PermissionDenied { what: "~/.config/dconf/user".into() }
-        }
-        Unknown::Malformed { problem, .. } => Unknown::malformed("~/.config/dconf/user", problem),
-        Unknown::Unreadable { problem, .. } => {
-            Unknown::Unreadable { what: "~/.config/dconf/user".into(), problem }
-        }
-        Unknown::TooLarge { bytes_max, .. } => {
-            Unknown::TooLarge { what: "~/.config/dconf/user".into(), bytes_max }
-        }
-        other => other,
-    }
 }
