@@ -80,6 +80,9 @@ fn the_sample_names_every_key() {
         "warm_up",
         "bytes_max",
         "age_max",
+        "allowed_ports",
+        "permitted_interfaces",
+        "backups",
     ] {
         let names =
             |line: &str| line.trim_start_matches(['#', ' ']).starts_with(&format!("{key} = "));
