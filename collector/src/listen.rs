@@ -247,6 +247,7 @@ fn refusal_of(error: &io::Error) -> Refusal {
         Some(rustls::Error::InvalidCertificate(
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
         )) => Refusal::CertificateNotYetValid,
+        Some(rustls::Error::NoCertificatesPresented) => Refusal::NoCertificate,
         _ => Refusal::Handshake,
     }
 }

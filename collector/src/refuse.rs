@@ -42,6 +42,7 @@ const fn code(refusal: Refusal) -> Code {
     match refusal {
         Refusal::Handshake
         | Refusal::HandshakeTimeout
+        | Refusal::NoCertificate
         | Refusal::CertificateExpired
         | Refusal::CertificateNotYetValid
         | Refusal::IdentityMalformed
@@ -67,6 +68,7 @@ const fn sentence(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Handshake => "the connection has no agent's certificate",
         Refusal::HandshakeTimeout => "the handshake took too long",
+        Refusal::NoCertificate => "the peer showed no certificate",
         Refusal::Overloaded => "the collector is overloaded; come back later",
         Refusal::CertificateExpired => "the certificate has expired; renew it by recovery",
         Refusal::CertificateNotYetValid => {

@@ -51,6 +51,17 @@ async fn a_reporting_agent_connects_its_agency_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_probes_the_collector_as_an_anchor_is_no_refused_peer() {
+    let world = world().await;
+    let _agent = world.start_agent(AGENCY, 0, "agent").unwrap_or_else(|e| panic!("{e:#}"));
+    let rejected = "haidang_collector_rejected_total";
+    reaches(&world.collector, rejected, &[("reason", "no_certificate")], 2.0).await;
+    let metrics = world.collector.metrics().await.expect("metrics");
+    let handshake: f64 = metrics.find(rejected, &[("reason", "handshake")]).map(|s| s.value).sum();
+    assert_eq!(handshake, 0.0, "the alert about refused peers counts these");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_clean_by_promtool() {
     use std::io::Write;
     use std::process::{Command, Stdio};

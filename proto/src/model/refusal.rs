@@ -29,8 +29,11 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// The TLS handshake failed: no certificate, wrong CA, wrong version, plain text.
+    /// The TLS handshake failed: wrong CA, wrong version, plain text.
     Handshake = "handshake",
+    /// The peer showed no certificate where one is demanded. Agents that use a reporting listener
+    /// as an anchor do so with every probe: they want its identity and have nothing to say.
+    NoCertificate = "no_certificate",
     /// The handshake did not end in time.
     HandshakeTimeout = "handshake_timeout",
     /// Too many connections, or too many handshakes at once.
