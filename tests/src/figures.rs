@@ -65,6 +65,10 @@ pub fn record(path: &Path, section: &str) -> Result<()> {
         }
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
+    if let Some(directory) = path.parent() {
+        let made = fs::create_dir_all(directory);
+        made.with_context(|| format!("make {}", directory.display()))?;
+    }
     fs::write(path, merged(&old, section)).with_context(|| format!("write {}", path.display()))
 }
 
@@ -110,6 +114,14 @@ mod tests {
         let old = "# M\n\n## A\n\nold\n\n## B\n\nb\n";
         assert_eq!(merged(old, "## A\n\nnew\n"), "# M\n\n## B\n\nb\n\n## A\n\nnew\n");
         assert_eq!(merged("# M\n", "## A\n\nnew"), "# M\n\n## A\n\nnew\n");
+    }
+
+    #[test]
+    fn the_first_section_makes_the_file_and_its_directory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("benches/RESULTS.md");
+        record(&path, "## A\n\na").expect("written");
+        assert!(fs::read_to_string(&path).expect("it is there").contains("## A"));
     }
 
     #[test]
