@@ -169,7 +169,7 @@ async fn announce(
     }
     println!(
         "  các kiểu ngắt / cuts: link peer addr route gw gwarp core coreunreach \
-         dns dnslie svc svc503 pmtu slow"
+         dns dnslie svc svc503 pmtu slow gwdeaf icmp anchor lossback lease rename replace forward"
     );
     println!("\nthông báo sẽ hiện dưới đây; Ctrl-C để dừng / notifications follow; Ctrl-C stops");
     Ok([collector, prometheus, alertmanager])
