@@ -32,6 +32,10 @@ fn is_refused(plan: &AgentPlan, code: &str, because: &str) {
     let sentence = said.trim();
     assert!(sentence.contains(because), "{sentence:?} does not say {because:?}");
     assert!(!sentence.contains(code), "the code is repeated: {sentence}");
+    // The bare prefix may be named, as what a code begins with; nothing of a code may follow it.
+    let mut after_prefix = sentence.split("haidang1.").skip(1);
+    let reveals = |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphanumeric());
+    assert!(!after_prefix.any(reveals), "a part of the code: {sentence}");
     assert!(!sentence.to_lowercase().contains("panic"), "{sentence}");
     let secrets = files_below(&plan.state_dir())
         .into_iter()
