@@ -52,6 +52,11 @@ pub fn section(title: &str, command: &str, notes: &str, times: &[Times]) -> Resu
     Ok(text)
 }
 
+/// One section of the file whose figures are tables of their own.
+pub fn section_of_tables(title: &str, command: &str, notes: &str, tables: &str) -> String {
+    format!("## {title}\n\n{}\n\n{notes}\n\n{tables}", origin(command))
+}
+
 /// Puts a section into the file: in place of the one with the same title, or at the end.
 ///
 /// # Errors

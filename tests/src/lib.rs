@@ -3,7 +3,7 @@
 //! From the bottom up: namespaces and devices (`netns`, `tun`, `relay`), what stands in the core
 //! (`core_services`), the network and its faults (`topology`, `fault`, `process_fault`), real programs (`program`,
 //! `binaries`, `collector`, `agent`, `monitoring`, `webhook`), what is read from them (`web`,
-//! `exposition`, `expressions`), and whole worlds: `laboratory` and `alert_path` in namespaces, `loopback`
+//! `exposition`, `expressions`), and whole worlds: `laboratory`, `alert_path` and `accuracy` in namespaces, `loopback`
 //! without root. `forward` and `control` make a laboratory usable from a shell.
 
 pub mod netns;
@@ -27,6 +27,7 @@ pub mod monitoring;
 pub mod scenario;
 pub mod laboratory;
 pub mod alert_path;
+pub mod accuracy;
 pub mod loopback;
 pub mod figures;
 pub mod forward;

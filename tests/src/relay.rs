@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::shaper::Shaper;
 pub use self::shaper::{Direction, Impairment, Impairments};
+use self::shaper::{Fate, Shaper};
 use crate::netns::Netns;
 use crate::tun;
 
@@ -33,12 +33,25 @@ const PACKET_BYTES_MAX: usize = 65_535;
 /// Packets taken from one side before the other gets its turn.
 const BURST_MAX: usize = 256;
 
+/// What became of the packets of each path and direction.
+type Tallies = BTreeMap<(u8, Direction), Tally>;
+
+/// What became of the packets of one direction of one site's path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Packets that came in.
+    pub offered: u32,
+    /// Packets of these that were lost.
+    pub lost: u32,
+}
+
 /// A running relay; it ends when dropped.
 #[derive(Debug)]
 pub struct Relay {
     // One short exclusive section on each change and each packet; the relay's thread is no task
     // of a runtime, so a channel would only add a second place where the present value stands.
     impairments: Arc<Mutex<BTreeMap<u8, Impairments>>>,
+    tallies: Arc<Mutex<Tallies>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -52,15 +65,17 @@ impl Relay {
         let wan_fd = wan.inside(|| tun::open(WAN_DEVICE))??;
         let core_fd = core.inside(|| tun::open(CORE_DEVICE))??;
         let impairments = Arc::new(Mutex::new(BTreeMap::new()));
+        let tallies = Arc::new(Mutex::new(Tallies::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = thread::Builder::new()
             .name("relay".into())
             .spawn({
-                let (impairments, stop) = (Arc::clone(&impairments), Arc::clone(&stop));
-                move || relay(&wan_fd, &core_fd, &impairments, &stop, Shaper::new(seed))
+                let (impairments, tallies) = (Arc::clone(&impairments), Arc::clone(&tallies));
+                let stop = Arc::clone(&stop);
+                move || relay(&wan_fd, &core_fd, &impairments, &tallies, &stop, Shaper::new(seed))
             })
             .context("start the relay's thread")?;
-        Ok(Self { impairments, stop, thread: Some(thread) })
+        Ok(Self { impairments, tallies, stop, thread: Some(thread) })
     }
 
     /// Impairs the path of one site, named by the third octet of its address.
@@ -68,9 +83,22 @@ impl Relay {
         self.impairments.lock().unwrap_or_else(PoisonError::into_inner).insert(site, impairments);
     }
 
+    /// What has become of the packets of one direction of one site's path until now.
+    pub fn tally(&self, site: u8, direction: Direction) -> Tally {
+        let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        tallies.get(&(site, direction)).copied().unwrap_or_default()
+    }
+
     /// Makes the path of one site perfect again.
     pub fn heal(&self, site: u8) {
         self.impairments.lock().unwrap_or_else(PoisonError::into_inner).remove(&site);
+    }
+}
+
+impl Tally {
+    /// Lost packets over offered ones; zero without any.
+    pub fn lost_ratio(&self) -> f64 {
+        f64::from(self.lost) / f64::from(self.offered.max(1))
     }
 }
 
@@ -87,6 +115,7 @@ fn relay(
     wan: &OwnedFd,
     core: &OwnedFd,
     impairments: &Mutex<BTreeMap<u8, Impairments>>,
+    tallies: &Mutex<Tallies>,
     stop: &AtomicBool,
     mut shaper: Shaper,
 ) {
@@ -104,7 +133,13 @@ fn relay(
             for _ in 0..BURST_MAX {
                 let Ok(length @ 1..) = rustix::io::read(fd, &mut packet) else { break };
                 let known = impairments.lock().unwrap_or_else(PoisonError::into_inner);
-                shaper.offer(&packet[..length], direction, &known, started.elapsed());
+                let fate = shaper.offer(&packet[..length], direction, &known, started.elapsed());
+                if let Some((site, fate)) = fate {
+                    let mut tallies = tallies.lock().unwrap_or_else(PoisonError::into_inner);
+                    let tally = tallies.entry((site, direction)).or_default();
+                    tally.offered = tally.offered.saturating_add(1);
+                    tally.lost = tally.lost.saturating_add(u32::from(fate == Fate::Lost));
+                }
             }
         }
         while let Some((direction, packet)) = shaper.take_due(started.elapsed()) {

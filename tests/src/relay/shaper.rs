@@ -65,6 +65,15 @@ impl Impairment {
     const BLACK_HOLE: Self = Self { loss_ratio: 1.0, ..Self::NONE };
 }
 
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It flies.
+    Passed,
+    /// It is gone.
+    Lost,
+}
+
 /// Packets in flight and the state of the losses.
 #[derive(Debug)]
 pub(crate) struct Shaper {
@@ -94,15 +103,15 @@ impl Shaper {
         }
     }
 
-    /// Takes a packet in, or loses it.
+    /// Takes a packet in, or loses it; tells whose path it was on and what became of it.
     pub(crate) fn offer(
         &mut self,
         packet: &[u8],
         direction: Direction,
         impairments: &BTreeMap<u8, Impairments>,
         now: Duration,
-    ) {
-        let Some(site) = site_of(packet, direction) else { return };
+    ) -> Option<(u8, Fate)> {
+        let site = site_of(packet, direction)?;
         let impairment = match (impairments.get(&site), direction) {
             (None, _) => Impairment::NONE,
             (Some(both), Direction::ToCore) => both.to_core,
@@ -110,11 +119,9 @@ impl Shaper {
         };
         let too_big =
             impairment.packet_bytes_max != 0 && packet.len() > impairment.packet_bytes_max;
-        if too_big || self.queue.len() >= QUEUE_PACKETS_MAX {
-            return;
-        }
-        if self.loses(site, direction, impairment) {
-            return;
+        let is_full = self.queue.len() >= QUEUE_PACKETS_MAX;
+        if too_big || is_full || self.loses(site, direction, impairment) {
+            return Some((site, Fate::Lost));
         }
         let jitter = f64::from(impairment.jitter_ms) * (2.0 * self.random.unit() - 1.0);
         let delay_ms = (f64::from(impairment.delay_ms) + jitter).max(0.0);
@@ -125,6 +132,7 @@ impl Shaper {
             direction,
             packet: packet.to_vec(),
         }));
+        Some((site, Fate::Passed))
     }
 
     /// The next packet whose time has come.
