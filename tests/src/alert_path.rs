@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::collector::Tempo;
+use crate::collector::{AgencySeen, Tempo};
 use crate::fault::Cut;
 use crate::laboratory::{HTTP, Laboratory, Seat, Selector};
 use crate::monitoring::{Monitoring, MonitoringPlan};
@@ -29,6 +29,26 @@ const ALERT: &str = "AgencyDisconnected";
 /// Scrape, evaluation and group_wait: below a second Prometheus gains nothing.
 const PERIOD_SECONDS: u32 = 1;
 
+/// How the collector can learn of a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Witness {
+    /// The agent tells it by its second way.
+    Agent,
+    /// The agency has one way only: the collector asks its gateway.
+    Core,
+}
+
+/// When a cut was known, from its beginning.
+#[derive(Debug)]
+pub struct Known {
+    /// The collector calls the agency disconnected.
+    pub collector: Duration,
+    /// The webhook has been told.
+    pub webhook: Duration,
+    /// What it was told.
+    pub alert: Alert,
+}
+
 /// The path, ready. Its parts end in this order when it is dropped.
 #[derive(Debug)]
 pub struct AlertPath {
@@ -38,14 +58,14 @@ pub struct AlertPath {
 }
 
 impl AlertPath {
-    /// Builds all of it. Every agency has a second way, so that the cause is known at once.
+    /// Builds all of it; the witness says whether the agencies have a second way.
     ///
     /// # Errors
     /// Without root or programs, in a sentence; or when a part does not start.
-    pub async fn build(tempo: Tempo) -> Result<Self> {
+    pub async fn build(tempo: Tempo, witness: Witness) -> Result<Self> {
         let seat = |agency: &str| Seat {
             agency: agency.into(),
-            internet: true,
+            internet: witness == Witness::Agent,
             gateway: true,
             selector: Selector::Name,
         };
@@ -68,13 +88,24 @@ impl AlertPath {
         Ok(path)
     }
 
-    /// Cuts [`CUT_AGENCY`] and waits for the webhook to be told.
+    /// Cuts [`CUT_AGENCY`], and waits for the collector to say so and the webhook to be told.
     ///
     /// # Errors
-    /// When it is not told in time.
-    pub async fn cut(&mut self, cut: Cut, deadline: Duration) -> Result<(Alert, Duration)> {
+    /// When they do not in time.
+    pub async fn cut(&mut self, cut: Cut, deadline: Duration) -> Result<Known> {
         self.laboratory.agencies[0].site.cut(cut).await?;
-        self.told("firing", deadline).await
+        let started = Instant::now();
+        let seen = self.laboratory.seen();
+        let is_down = |agency: &AgencySeen| agency.state == "disconnected";
+        let collector = async {
+            seen.until(CUT_AGENCY, deadline, is_down).await?;
+            Ok(started.elapsed())
+        };
+        let webhook = self.webhook.alert(ALERT, CUT_AGENCY, "firing", deadline);
+        let webhook = async { Ok((webhook.await?, started.elapsed())) };
+        let known: Result<_> = tokio::try_join!(collector, webhook);
+        let (collector, (alert, webhook)) = self.explained(known).await?;
+        Ok(Known { collector, webhook, alert })
     }
 
     /// Heals it and waits for the webhook to be told.
@@ -83,7 +114,9 @@ impl AlertPath {
     /// When it is not told in time.
     pub async fn heal(&mut self, deadline: Duration) -> Result<(Alert, Duration)> {
         self.laboratory.agencies[0].site.heal().await?;
-        self.told("resolved", deadline).await
+        let started = Instant::now();
+        let alert = self.webhook.alert(ALERT, CUT_AGENCY, "resolved", deadline).await;
+        Ok((self.explained(alert).await?, started.elapsed()))
     }
 
     /// Waits until the agent itself, past its warm-up or recovery, and the collector say
@@ -116,18 +149,16 @@ impl AlertPath {
         Ok(())
     }
 
-    async fn told(&mut self, status: &str, deadline: Duration) -> Result<(Alert, Duration)> {
-        let started = Instant::now();
-        let alert = self.webhook.alert(ALERT, CUT_AGENCY, status, deadline).await;
-        let alert = match alert {
-            Ok(alert) => alert,
+    /// Adds to an error what Prometheus and the collector say.
+    async fn explained<T>(&self, outcome: Result<T>) -> Result<T> {
+        match outcome {
+            Ok(value) => Ok(value),
             Err(error) => {
                 let alerts = self.monitoring.prometheus.text("/api/v1/alerts").await;
                 let seen = self.laboratory.seen().now(CUT_AGENCY);
-                return Err(error).context(format!("Prometheus: {alerts:?}; collector: {seen:?}"));
+                Err(error).context(format!("Prometheus: {alerts:?}; collector: {seen:?}"))
             }
-        };
-        Ok((alert, started.elapsed()))
+        }
     }
 
     /// The heartbeat proves that the chain from Prometheus to the webhook works.

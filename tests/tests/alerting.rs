@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use haidang_tests::alert_path::{AlertPath, CUT_AGENCY};
+use haidang_tests::alert_path::{AlertPath, CUT_AGENCY, Known, Witness};
 use haidang_tests::collector::{Tempo, free_port};
 use haidang_tests::fault::Cut;
 use haidang_tests::monitoring::{Monitoring, MonitoringPlan};
@@ -16,14 +16,14 @@ const DEADLINE: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_agency_is_named_to_the_webhook_and_resolved_when_it_heals() {
-    let path = AlertPath::build(Tempo::Short).await;
+    let path = AlertPath::build(Tempo::Short, Witness::Agent).await;
     let mut path = path.unwrap_or_else(|error| panic!("{error:#}"));
     let name = prefixes::name_of(CUT_AGENCY).expect("it is in the roster");
     // The authority of a district or commune, not the place, is what is cut off.
     let name = format!("UBND {name}");
 
     path.connected(DEADLINE).await.unwrap_or_else(|error| panic!("{error:#}"));
-    let (alert, told) =
+    let Known { collector, webhook: told, alert } =
         path.cut(Cut::Core, DEADLINE).await.unwrap_or_else(|error| panic!("{error:#}"));
     assert_eq!(alert.labels["name"], name);
     assert_eq!(alert.labels["cause"], "core_unreachable");
@@ -33,6 +33,7 @@ async fn a_cut_agency_is_named_to_the_webhook_and_resolved_when_it_heals() {
     assert!(summary.contains("không tới được mạng trục"), "{summary}");
 
     let (_, resolved) = path.heal(DEADLINE).await.unwrap_or_else(|error| panic!("{error:#}"));
+    println!("cut → collector {:.1} s", collector.as_secs_f64());
     println!("cut → webhook {:.1} s", told.as_secs_f64());
     println!("heal → resolved {:.1} s", resolved.as_secs_f64());
 }

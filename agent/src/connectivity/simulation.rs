@@ -1,8 +1,9 @@
 //! Simulation of the real schedule and detector with their default timers: how fast a hard cut
 //! is found, and how often loss is taken for one.
 //!
-//! Deterministic by its seed. `HAIDANG_SIMULATED_DAYS` sets the agent-days of each loss pattern;
-//! the figures are printed (`cargo test -p haidang-agent simulation -- --nocapture`).
+//! Deterministic by its seed, which `HAIDANG_SIMULATION_SEED` changes. `HAIDANG_SIMULATED_DAYS`
+//! sets the agent-days of each loss pattern; the figures are printed, and `haidang-lab simulation`
+//! records them.
 //!
 //! The line loses whole exchanges. A burst takes a fixed number of consecutive packets, whatever
 //! they belong to. TCP needs two exchanges and gets no retransmission, which is harsher than a
@@ -21,7 +22,7 @@ use crate::schedule::{CyclePlan, Schedule};
 use super::scenes::{at, dedicated, healthy, ms, no_carrier};
 use super::{Detector, Now};
 
-const SEED: u64 = 0x4861_6944_616e_6721;
+const SEED_DEFAULT: u64 = 0x4861_6944_616e_6721;
 /// Agent-days of each loss pattern in an ordinary test run.
 const DAYS_DEFAULT: u64 = 3;
 const RTT: Duration = Duration::from_millis(8);
@@ -187,9 +188,16 @@ fn days() -> u64 {
     days.map_or(DAYS_DEFAULT, |days| days.parse().expect("HAIDANG_SIMULATED_DAYS is a number"))
 }
 
+/// As it is printed: hexadecimal after `0x`.
+fn seed() -> u64 {
+    let Ok(text) = std::env::var("HAIDANG_SIMULATION_SEED") else { return SEED_DEFAULT };
+    let digits = text.trim_start_matches("0x");
+    u64::from_str_radix(digits, 16).expect("HAIDANG_SIMULATION_SEED is hexadecimal")
+}
+
 /// Commits of many cuts at random moments, sorted, in seconds.
 fn commits(cut_of: fn(Duration) -> Cut, expected: DownCause) -> Vec<f64> {
-    let mut random = Random(SEED);
+    let mut random = Random(seed());
     let mut found: Vec<f64> = (0..400)
         .map(|_| {
             let cut = Duration::from_secs_f64(60.0 + 120.0 * random.share());
@@ -213,11 +221,12 @@ fn commits(cut_of: fn(Duration) -> Cut, expected: DownCause) -> Vec<f64> {
 fn print(what: &str, sorted: &[f64]) -> f64 {
     let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
     let line = format!(
-        "{what}: p50 {:.1} s, p95 {:.1} s, max {:.1} s over {} cuts, seed {SEED:#x}",
+        "{what}: p50 {:.1} s, p95 {:.1} s, max {:.1} s over {} cuts, seed {:#x}",
         at(0.5),
         at(0.95),
         at(1.0),
-        sorted.len()
+        sorted.len(),
+        seed()
     );
     #[expect(clippy::print_stdout, reason = "the figures are what a recorded run is for")]
     {
@@ -242,7 +251,7 @@ fn a_pulled_cable_is_committed_within_five_seconds() {
 fn loss_is_never_taken_for_an_outage() {
     let patterns = [(0.01, 4), (0.05, 4), (0.10, 4), (0.50, 1)];
     for (at, (ratio, burst)) in (0u64..).zip(patterns) {
-        let mut world = World::new(SEED ^ at, Line::new(ratio, burst), Cut::Never);
+        let mut world = World::new(seed() ^ at, Line::new(ratio, burst), Cut::Never);
         let end = Duration::from_secs(86_400) * u32::try_from(days()).expect("few days");
         let (mut cycles, mut downs, mut short, mut lossy) = (0u64, 0u64, 0u64, 0u64);
         while world.now < end {
@@ -264,7 +273,7 @@ fn loss_is_never_taken_for_an_outage() {
                 ratio * 100.0,
                 days(),
                 lossy as f64 * 100.0 / cycles as f64,
-                SEED ^ at
+                seed() ^ at
             );
         }
         assert_eq!(downs, 0, "loss {ratio} in bursts of {burst}");

@@ -4,13 +4,14 @@
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use haidang_tests::accuracy;
-use haidang_tests::alert_path::{ALERTMANAGER, AlertPath, CUT_AGENCY, PROMETHEUS};
+use haidang_tests::alert_path::{ALERTMANAGER, AlertPath, CUT_AGENCY, Known, PROMETHEUS, Witness};
 use haidang_tests::binaries::repository;
 use haidang_tests::collector::Tempo;
 use haidang_tests::control::{self, Asking, Control, DEFAULT_SOCKET, Order, Outcome};
@@ -62,7 +63,8 @@ enum Task {
         /// Its id.
         agency: String,
     },
-    /// Measure cut → webhook and heal → resolved with the default timers, and record both.
+    /// Measure cut → collector → webhook and heal → resolved with the default timers, and record
+    /// them.
     Measure {
         /// How often.
         #[arg(long, default_value_t = 10)]
@@ -70,6 +72,16 @@ enum Task {
         /// The fault.
         #[arg(long, default_value = "core")]
         cut: Cut,
+        /// How the collector learns of it.
+        #[arg(long, value_enum, default_value_t = Witness::Agent)]
+        witness: Witness,
+    },
+    /// Run the simulation of schedule and detector for so many agent-days of each loss pattern,
+    /// and record it.
+    Simulation {
+        /// Agent-days of each pattern.
+        #[arg(long, default_value_t = 60)]
+        days: u32,
     },
     /// Measure impaired paths with the agent's prober and with fping, and record both.
     Accuracy {
@@ -89,7 +101,8 @@ async fn main() -> Result<()> {
             Task::Up => up(&socket).await,
             Task::Cut { agency, cut } => give(&socket, Order::Cut { agency, cut }).await,
             Task::Heal { agency } => give(&socket, Order::Heal { agency }).await,
-            Task::Measure { runs, cut } => measure(runs, cut).await,
+            Task::Measure { runs, cut, witness } => measure(runs, cut, witness).await,
+            Task::Simulation { days } => simulation(days),
             Task::Accuracy { packets } => accuracy(packets).await,
         }
     };
@@ -226,29 +239,41 @@ fn tell(notification: &Notification) {
     }
 }
 
-async fn measure(runs: usize, cut: Cut) -> Result<()> {
+async fn measure(runs: usize, cut: Cut, witness: Witness) -> Result<()> {
     println!("building the laboratory with the default timers");
-    let mut path = AlertPath::build(Tempo::Default).await?;
+    let mut path = AlertPath::build(Tempo::Default, witness).await?;
     let times = |quantity: &str| Times { quantity: quantity.into(), runs: Vec::new() };
+    let mut known = times("cut → collector");
     let (mut told, mut resolved) = (times("cut → webhook"), times("heal → resolved"));
     for run in 1..=runs {
         path.connected(MEASURE_DEADLINE).await?;
-        let (_, cut_told) = path.cut(cut, MEASURE_DEADLINE).await?;
-        let (_, heal_told) = path.heal(MEASURE_DEADLINE).await?;
-        println!("run {run}: cut → webhook {cut_told:.1?}, heal → resolved {heal_told:.1?}");
-        told.runs.push(cut_told);
-        resolved.runs.push(heal_told);
+        let Known { collector, webhook, .. } = path.cut(cut, MEASURE_DEADLINE).await?;
+        let (_, healed) = path.heal(MEASURE_DEADLINE).await?;
+        println!(
+            "run {run}: cut → collector {collector:.1?}, webhook {webhook:.1?}; \
+             heal → resolved {healed:.1?}"
+        );
+        known.runs.push(collector);
+        told.runs.push(webhook);
+        resolved.runs.push(healed);
         path.forget().await?;
     }
+    let (title, way) = match witness {
+        Witness::Agent => ("From cut to notification", "second way permitted"),
+        Witness::Core => (
+            "From cut to notification by the core's check",
+            "no second way: the collector asks the agency's gateway",
+        ),
+    };
     let notes = format!(
-        "Agency {CUT_AGENCY}, cut `{cut:?}`, second way permitted, default timers; Prometheus \
-         scrapes and evaluates every second, Alertmanager groups for one second. An alert is kept \
-         for a minute after healing (`keep_firing_for`), so that a restart of the collector \
-         resolves nothing falsely; the time to `resolved` holds that minute."
+        "Agency {CUT_AGENCY}, cut `{cut:?}`, {way}, default timers; Prometheus scrapes and \
+         evaluates every second, Alertmanager groups for one second. An alert is kept for a \
+         minute after healing (`keep_firing_for`), so that a restart of the collector resolves \
+         nothing falsely; the time to `resolved` holds that minute."
     );
-    let command = format!("haidang-lab measure --runs {runs} --cut {cut:?}").to_lowercase();
+    let command = format!("haidang-lab measure --runs {runs} --cut {cut:?} --witness {witness:?}");
     let section =
-        figures::section("From cut to notification", &command, &notes, &[told, resolved])?;
+        figures::section(title, &command.to_lowercase(), &notes, &[known, told, resolved])?;
     figures::record(&repository("tests/benches/RESULTS.md"), &section)?;
     println!("{section}");
     Ok(())
@@ -268,6 +293,34 @@ async fn accuracy(packets: u32) -> Result<()> {
     let command = format!("haidang-lab accuracy --packets {packets}");
     let table = accuracy::table(&rows);
     let section = figures::section_of_tables("Accuracy of path quality", &command, &notes, &table);
+    figures::record(&repository("tests/benches/RESULTS.md"), &section)?;
+    println!("{section}");
+    Ok(())
+}
+
+/// The simulation is a test of the agent: it fails when anything is false, and prints what it
+/// found.
+fn simulation(days: u32) -> Result<()> {
+    println!("simulating; sixty days take some minutes");
+    let tests = ["test", "--workspace", "--locked", "--lib", "simulation", "--", "--nocapture"];
+    let output = Command::new("cargo")
+        .args(tests)
+        .current_dir(repository("."))
+        .env("HAIDANG_SIMULATED_DAYS", days.to_string())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("start cargo")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "the simulation failed:\n{said}");
+    let figures = said.lines().filter(|line| line.contains("seed 0x"));
+    let list: String = figures.map(|line| format!("- {line}\n")).collect();
+    ensure!(!list.is_empty(), "the simulation printed no figure:\n{said}");
+    let notes = "The real schedule and detector with their default timers, on simulated time. \
+        Hard cuts and pulled cables at random moments: from the cut to the agent's commit. Loss: \
+        a false down is a verdict `disconnected` while the path only loses packets. \
+        `HAIDANG_SIMULATION_SEED` replays another seed.";
+    let command = format!("haidang-lab simulation --days {days}");
+    let section = figures::section_of_tables("Simulated cuts and losses", &command, notes, &list);
     figures::record(&repository("tests/benches/RESULTS.md"), &section)?;
     println!("{section}");
     Ok(())
