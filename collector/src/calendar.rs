@@ -69,10 +69,15 @@ impl Calendar {
         hours.open.iter().any(|opening| opening.holds(at, self.margin))
     }
 
+    /// Whether it says nothing, so that every moment is a working one.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Whether it names any holiday of the year. Holidays are announced year by year, and a
     /// calendar that was not carried on calls them working days.
     pub fn covers(&self, year: i16) -> bool {
-        *self == Self::default() || self.holidays.iter().any(|(from, _)| from.year() == year)
+        self.is_empty() || self.holidays.iter().any(|(from, _)| from.year() == year)
     }
 
     /// Agencies that it names and the roster has not: misspelt, or gone.

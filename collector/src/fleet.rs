@@ -174,6 +174,8 @@ pub struct Fleet {
     config: FleetConfig,
     calendar: Calendar,
     started: Duration,
+    /// The latest tick, on the monotonic clock.
+    ticked: Option<Duration>,
     /// By roster row.
     agencies: Vec<Agency>,
     agents: HashMap<AgentId, Agent>,
@@ -191,6 +193,8 @@ struct Agency {
     outage_restored: bool,
     /// It had stopped cleanly when the collector stopped, and nothing was heard since.
     stop_restored: Option<GoodbyeReason>,
+    /// How long it has been stopped while its machines were expected to be on.
+    stopped_for: Duration,
     state: AgencyState,
     since: SystemTime,
     /// The state that was told last, so that the next transition begins where the last ended.
@@ -206,6 +210,7 @@ impl Agency {
             ever_verified: false,
             outage_restored: false,
             stop_restored: None,
+            stopped_for: Duration::ZERO,
             state: AgencyState::NotEnrolled,
             since,
             told: AgencyState::NotEnrolled,
@@ -222,6 +227,7 @@ impl Fleet {
             config,
             calendar: Calendar::default(),
             started: now.mono,
+            ticked: None,
             agencies: Vec::new(),
             agents: HashMap::new(),
             incidents: Incidents::default(),

@@ -1,6 +1,8 @@
 //! Once a second: every agency is judged by its own facts, the incidents are looked for over all of
 //! them, and what changed is told.
 
+use std::time::Duration;
+
 use haidang_proto::model::verdict::DownCause;
 
 use crate::incident::{Effect, Member, SILENCE_WINDOW, Standing};
@@ -8,6 +10,12 @@ use crate::snapshot::{AgencyState, DisconnectCause, Suppression};
 
 use super::gateway::Gateway;
 use super::{Agency, AgencyTransition, Fleet, Now, judge};
+
+/// How long a clean stop explains silence, in hours that the office works: a full day of them.
+/// Whoever stops the service to be unseen is seen then, and no switched-off office alerts before.
+const STOP_EXCUSE_WORKED: Duration = Duration::from_secs(8 * 3_600);
+/// The same without a calendar, where every hour counts: a weekend.
+const STOP_EXCUSE_ALWAYS: Duration = Duration::from_secs(72 * 3_600);
 
 impl Fleet {
     /// Judges every agency. Call once a second; returns what changed.
@@ -33,17 +41,31 @@ impl Fleet {
             })
             .collect();
         self.incidents.update(&members, now.mono, now.wall);
+        let passed = now.mono.saturating_sub(self.ticked.replace(now.mono).unwrap_or(now.mono));
+        let excuse = match self.calendar.is_empty() {
+            true => STOP_EXCUSE_ALWAYS,
+            false => STOP_EXCUSE_WORKED,
+        };
         let mut transitions = Vec::new();
         for (row, mut to) in judged.into_iter().enumerate() {
             let effect = self.incidents.effect(row);
             if effect == Effect::Suspected {
                 to = AgencyState::Unknown;
             }
+            let agency = &mut self.agencies[row];
+            agency.stopped_for = match to {
+                AgencyState::Silent { stopped: Some(_) } if expected[row] => {
+                    agency.stopped_for + passed
+                }
+                AgencyState::Silent { stopped: Some(_) } => agency.stopped_for,
+                _ => Duration::ZERO,
+            };
+            let is_excused = agency.stopped_for <= excuse;
             let warming_up = self.is_warming_up(now).then_some(Suppression::WarmUp);
             let suppressed = match effect {
                 Effect::Suspected => Some(Suppression::CollectorSuspected),
                 Effect::Parent => Some(Suppression::ParentIncident),
-                Effect::None => warming_up.or(of_its_own(to, expected[row])),
+                Effect::None => warming_up.or(of_its_own(to, expected[row], is_excused)),
             };
             let agency = &mut self.agencies[row];
             agency.state = to;
@@ -115,13 +137,13 @@ impl Fleet {
 }
 
 /// Why an agency's state by itself is no cause for an alert.
-const fn of_its_own(state: AgencyState, expected: bool) -> Option<Suppression> {
+const fn of_its_own(state: AgencyState, expected: bool, is_excused: bool) -> Option<Suppression> {
     match state {
-        AgencyState::Silent { stopped: Some(_) } => Some(Suppression::Stopped),
-        AgencyState::Silent { stopped: None } | AgencyState::Disconnected(_) if !expected => {
+        AgencyState::Silent { stopped: Some(_) } if is_excused => Some(Suppression::Stopped),
+        AgencyState::Silent { .. } | AgencyState::Disconnected(_) if !expected => {
             Some(Suppression::OutsideHours)
         }
-        AgencyState::Silent { stopped: None }
+        AgencyState::Silent { .. }
         | AgencyState::Disconnected(_)
         | AgencyState::Connected
         | AgencyState::Degraded

@@ -67,6 +67,28 @@ fn a_clean_stop_holds_its_alert_back_until_something_is_heard() {
 }
 
 #[test]
+fn a_clean_stop_explains_a_day_of_work_and_no_more() {
+    let mut fleet = office();
+    reports(&mut fleet, 1, 1, MINUTE);
+    stops(&mut fleet, 1);
+    let mut last_excused = 0;
+    for minute in 2..24 * 60 {
+        match seen(&mut fleet, minute * MINUTE) {
+            (STOPPED, None) => {}
+            (STOPPED, Some(Suppression::Stopped)) => last_excused = minute,
+            other => panic!("{other:?} at minute {minute}"),
+        }
+    }
+    // From 16:02 to 16:45, then from 08:15 on: eight hours are over at 15:32.
+    assert_eq!(last_excused, 23 * 60 + 31);
+    let evening = seen(&mut fleet, 26 * HOUR);
+    assert_eq!(evening, (STOPPED, Some(Suppression::OutsideHours)), "as for any silence");
+    fleet.set_calendar(Calendar::default());
+    assert_eq!(seen(&mut fleet, 40 * HOUR), (STOPPED, Some(Suppression::Stopped)), "a weekend");
+    assert_eq!(seen(&mut fleet, 200 * HOUR), (STOPPED, None));
+}
+
+#[test]
 fn one_machines_clean_stop_does_not_excuse_anothers_silence() {
     let mut fleet = office();
     reports(&mut fleet, 1, 1, MINUTE);
