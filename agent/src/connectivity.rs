@@ -72,6 +72,8 @@ pub struct Detector {
     family: Family,
     verdict: Verdict,
     since: Moment,
+    /// The start of the latest cycle in which the path carried packets.
+    proved_at: Option<Duration>,
     facts: Vec<Fact>,
 }
 
@@ -93,6 +95,7 @@ impl Detector {
             family: Family::Unknown,
             verdict: Verdict::Unknown(UnknownCause::Starting),
             since: now.moment,
+            proved_at: None,
             facts: Vec::new(),
         }
     }
@@ -109,6 +112,9 @@ impl Detector {
             return self.commit(cycle, now.moment).into_iter().collect();
         }
         let judgement = ladder::judge(cycle, self.starved_lag);
+        if matches!(judgement, Judgement::Good { .. }) {
+            self.proved_at = Some(started.boottime);
+        }
         self.findings.observe(cycle);
         let change = self.path.observe(judgement, started, self.now.boottime);
         self.note_family();
@@ -126,6 +132,11 @@ impl Detector {
     /// When it was committed.
     pub fn verdict_since(&self) -> Moment {
         self.since
+    }
+
+    /// When the latest cycle began in which the path carried packets, on CLOCK_BOOTTIME.
+    pub fn proved_at(&self) -> Option<Duration> {
+        self.proved_at
     }
 
     /// Findings beside the verdict.

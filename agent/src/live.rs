@@ -24,6 +24,8 @@ pub struct View {
     pub verdict: Verdict,
     /// Since when.
     pub since: Moment,
+    /// When the latest cycle began in which the path carried packets, on CLOCK_BOOTTIME.
+    pub proved_at: Option<Duration>,
     /// Findings beside it.
     pub flags: Flags,
     /// Facts behind it.
@@ -46,6 +48,7 @@ impl Live {
         let view = View {
             verdict: Verdict::Unknown(UnknownCause::Starting),
             since: now,
+            proved_at: None,
             flags: Flags::default(),
             evidence: Vec::new(),
             quality: Quality::default(),
@@ -59,6 +62,7 @@ impl Live {
         &self,
         verdict: Verdict,
         since: Moment,
+        proved_at: Option<Duration>,
         flags: Flags,
         evidence: Vec<Fact>,
         quality: &Quality,
@@ -69,6 +73,7 @@ impl Live {
             }
             view.verdict = verdict;
             view.since = since;
+            view.proved_at = proved_at;
             view.flags = flags;
             view.evidence = evidence;
             if view.quality.window > QUALITY_WINDOW_MAX {
@@ -125,7 +130,8 @@ mod tests {
     fn observe(live: &Live, verdict: Verdict, seconds: u64) {
         let window = Duration::from_secs(seconds);
         let quality = Quality { window, sent: 2, lost: 2, ..Quality::default() };
-        live.observe(verdict, live.view().since, Flags::default(), Vec::new(), &quality);
+        let since = live.view().since;
+        live.observe(verdict, since, None, Flags::default(), Vec::new(), &quality);
     }
 
     #[test]

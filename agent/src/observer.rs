@@ -103,6 +103,7 @@ impl Observer {
             self.live.observe(
                 detector.verdict(),
                 detector.verdict_since(),
+                detector.proved_at(),
                 detector.flags(),
                 detector.evidence(),
                 &quality,

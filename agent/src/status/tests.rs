@@ -18,6 +18,7 @@ fn document() -> Document {
     let view = View {
         verdict: Verdict::Disconnected(DownCause::CoreUnreachable),
         since: Moment { boot_id: uuid::Uuid::nil(), boottime: Duration::ZERO, wall: at },
+        proved_at: None,
         flags: Flags::default(),
         evidence: vec![fact],
         quality: Quality::default(),

@@ -2,7 +2,8 @@
 //!
 //! The list is ordered: dedicated listeners by preference, then permitted fallbacks. A fallback
 //! is tried only when every dedicated one has failed, and while one carries the reports the
-//! dedicated ones are tried on: nobody settles on the fallback. An agent on a later dedicated
+//! dedicated ones are tried on: nobody settles on the fallback. Over it a good path is told only
+//! once it has been seen again after those failures ([`Choice::is_missed_on_a_good_path`]). An agent on a later dedicated
 //! listener returns to an earlier one too, but spread over ten minutes, because nothing is wrong.
 
 use std::net::SocketAddr;
@@ -50,7 +51,8 @@ pub(super) struct Choice {
 struct Candidate {
     target: Target,
     failures: u32,
-    /// On CLOCK_BOOTTIME.
+    /// On CLOCK_BOOTTIME, like the next.
+    failed_at: Option<Duration>,
     retry_at: Duration,
 }
 
@@ -64,6 +66,7 @@ impl Choice {
             move |address: &SocketAddr| Candidate {
                 target: Target { address: *address, way },
                 failures: 0,
+                failed_at: None,
                 retry_at: Duration::ZERO,
             }
         };
@@ -110,9 +113,28 @@ impl Choice {
         let first = self.first_window;
         if let Some(candidate) = self.candidates.get_mut(index) {
             candidate.failures = candidate.failures.saturating_add(1);
+            candidate.failed_at = Some(now);
             let wait = backoff::delay(candidate.failures, first, RETRY_CAP, random);
             candidate.retry_at = now + wait;
         }
+    }
+
+    /// Whether the dedicated listeners are out of reach although the path is good: each has failed
+    /// since the path is held to be up, and a cycle that began after the last of these failures
+    /// has found it good. Before that, a failed listener is the first sign of a cut that the
+    /// probes are about to see, or a leftover of one that has just healed.
+    pub(super) fn is_missed_on_a_good_path(
+        &self,
+        up_since: Duration,
+        proved_at: Option<Duration>,
+    ) -> bool {
+        let mut dedicated =
+            self.candidates.iter().filter(|candidate| candidate.target.way == Way::Dedicated);
+        dedicated.all(|candidate| {
+            candidate.failed_at.is_some_and(|failed_at| {
+                failed_at >= up_since && proved_at.is_some_and(|proved_at| proved_at > failed_at)
+            })
+        })
     }
 
     /// A connection was made: it is to carry the reports. Whether it does is not known yet, for
@@ -212,6 +234,25 @@ mod tests {
         next(&choice, 0, 30.0);
         choice.reached(0);
         assert_eq!(choice.next(NOW), None, "nothing is better than the first");
+    }
+
+    #[test]
+    fn a_good_path_is_believed_beside_failed_listeners_only_by_evidence_after_the_failures() {
+        let second = Duration::from_secs(1);
+        let mut choice = choice();
+        let missed = |choice: &Choice, up_since, proved_at| {
+            choice.is_missed_on_a_good_path(up_since, Some(proved_at))
+        };
+        assert!(!missed(&choice, Duration::ZERO, NOW), "nothing was tried");
+        choice.failed(0, NOW, HALF);
+        assert!(!missed(&choice, Duration::ZERO, NOW + second), "the other was not tried");
+        choice.failed(1, NOW, HALF);
+        assert!(missed(&choice, Duration::ZERO, NOW + second));
+        assert!(!choice.is_missed_on_a_good_path(Duration::ZERO, None));
+        assert!(!missed(&choice, Duration::ZERO, NOW), "seen before the failure, or with it");
+        assert!(!missed(&choice, NOW + second, NOW + 2 * second), "they failed before the healing");
+        let only_fallback = Choice::new(&[], &[address(3)], second);
+        assert!(only_fallback.is_missed_on_a_good_path(NOW, None));
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub(super) struct Conversation<'a> {
     /// The changes of the view that a report has told, or is about to tell.
     changes_told: u64,
     family: Family,
+    /// When this family was noticed.
+    family_since: Duration,
 }
 
 /// When something is tried next.
@@ -140,6 +142,7 @@ impl<'a> Conversation<'a> {
             is_full_report_wanted: true,
             changes_told: view.changes,
             family: view.verdict.family(),
+            family_since: uplink.clock.boottime(),
             identity,
             uplink,
         })
@@ -192,7 +195,7 @@ impl<'a> Conversation<'a> {
 
     /// How long nothing is due.
     fn nap(&self, now: Duration) -> Duration {
-        let report = self.session.is_some().then_some(self.next_report);
+        let report = self.may_report().then_some(self.next_report);
         let waits = self.uplink.keeper.status().waiting_records > 0;
         let delivery = (self.session.is_some() && waits).then_some(self.delivery.at);
         let attempt = match self.attempt {
@@ -269,7 +272,22 @@ impl<'a> Conversation<'a> {
         if family == Family::Up && self.family != Family::Up {
             self.choice.hurry(now, random());
         }
+        if family != self.family {
+            self.family_since = now;
+        }
         self.family = family;
+    }
+
+    /// Whether there is a connection, and the present state may be told over it. That the path is
+    /// up, while the dedicated listeners fail, is told over a fallback only when the probes have
+    /// seen it after that: a listener that stops answering is often the first sign of a cut, and
+    /// "up" would be the contrary of what follows. Every cycle asks again.
+    fn may_report(&self) -> bool {
+        let Some(session) = &self.session else { return false };
+        let view = self.uplink.live.view();
+        session.target.way == Way::Dedicated
+            || view.verdict.family() != Family::Up
+            || self.choice.is_missed_on_a_good_path(self.family_since, view.proved_at)
     }
 
     /// Does what is due.
@@ -281,7 +299,7 @@ impl<'a> Conversation<'a> {
             // Whatever kept reports from arriving may be over with it.
             self.next_report = now;
         }
-        if self.session.is_some() && self.next_report <= now {
+        if self.next_report <= now && self.may_report() {
             let ended = self.report().await;
             if ended.is_some() {
                 return ended;

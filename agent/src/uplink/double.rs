@@ -37,6 +37,8 @@ pub(crate) struct State {
     /// Calls that are never answered, as on a path that became a black hole.
     pub(crate) unanswered: Unanswered,
     pub(crate) swallowed: u32,
+    /// TLS connections that were accepted.
+    pub(crate) connections: u32,
     pub(crate) settings: Option<Settings>,
     pub(crate) trust_bundle: Option<TrustBundle>,
     /// Whom certificates are made out to.
@@ -84,6 +86,7 @@ pub(crate) fn state(authority: &Arc<Authority>) -> Shared {
         refusal: None,
         unanswered: Unanswered::None,
         swallowed: 0,
+        connections: 0,
         settings: None,
         trust_bundle: None,
         agent: AGENT.into(),
@@ -111,6 +114,7 @@ impl Double {
                 let (acceptor, service) = (acceptor.clone(), service.clone());
                 connections.spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
+                    service.0.lock().unwrap().connections += 1;
                     let io = TokioIo::new(stream);
                     let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                     // How a connection ends is the other side's matter.

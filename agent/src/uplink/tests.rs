@@ -161,7 +161,7 @@ async fn a_change_is_reported_at_once_with_its_counts() {
         ..haidang_proto::model::quality::Quality::default()
     };
     let since = agent.clock.moment();
-    agent.live.observe(down, since, Default::default(), Vec::new(), &quality);
+    agent.live.observe(down, since, None, Default::default(), Vec::new(), &quality);
     let told = seen(&double.state, |state| {
         state.reports.iter().find(|report| report.connectivity.verdict == down).cloned()
     });
@@ -179,7 +179,7 @@ async fn a_delivery_that_hangs_holds_up_no_change() {
     seen(&double.state, |state| (state.swallowed > 0).then_some(())).await;
     let begun = tokio::time::Instant::now();
     let down = Verdict::Disconnected(DownCause::LinkDown);
-    agent.live.observe(down, at, Default::default(), Vec::new(), &Default::default());
+    agent.live.observe(down, at, None, Default::default(), Vec::new(), &Default::default());
     let is_told = |report: &Report| report.connectivity.verdict == down;
     seen(&double.state, |state| state.reports.iter().any(is_told).then_some(())).await;
     assert!(begun.elapsed() < DELIVERY_DEADLINE, "it waited for the delivery");
@@ -199,10 +199,49 @@ async fn a_report_that_hangs_is_given_up_soon_after_the_path_went_down() {
     let begun = tokio::time::Instant::now();
     let down = Verdict::Disconnected(DownCause::CoreUnreachable);
     let at = agent.clock.moment();
-    agent.live.observe(down, at, Default::default(), Vec::new(), &Default::default());
+    agent.live.observe(down, at, None, Default::default(), Vec::new(), &Default::default());
     let is_told = |report: &Report| report.connectivity.verdict == down;
     seen(&detour, |state| state.reports.iter().any(is_told).then_some(())).await;
     assert!(begun.elapsed() < REPORT_DEADLINE, "it waited out the whole deadline");
+    agent.stop().await;
+}
+
+/// A cut while a report is under way: the dedicated listener fails before the probes are sure.
+#[tokio::test]
+async fn a_good_path_is_told_over_the_fallback_only_when_seen_after_the_dedicated_listener_failed()
+{
+    let authority = Arc::new(Authority::new());
+    let (direct, detour) = (state(&authority), state(&authority));
+    let dedicated = Double::start(Serves::Reporting, &direct, COLLECTOR).await;
+    let fallback = Double::start(Serves::Reporting, &detour, COLLECTOR).await;
+    let agent = Agent::enrolled(&authority, &[dedicated.address], &[fallback.address]);
+    let at = agent.clock.moment();
+    let observe = |verdict, proved_at| {
+        let (flags, quality) = Default::default();
+        agent.live.observe(verdict, at, Some(proved_at), flags, Vec::new(), &quality);
+    };
+    observe(Verdict::Connected, at.boottime);
+    let is_up = |report: &Report| report.connectivity.verdict == Verdict::Connected;
+    seen(&direct, |state| state.reports.iter().any(is_up).then_some(())).await;
+    direct.lock().unwrap().unanswered = Unanswered::All;
+    drop(dedicated);
+    seen(&detour, |state| (state.connections > 0).then_some(())).await;
+    // More cycles end, and none began after the failure: the last good one was before it.
+    for _ in 0..5 {
+        observe(Verdict::Connected, at.boottime);
+        tokio::task::yield_now().await;
+    }
+    observe(Verdict::Disconnected(DownCause::CoreUnreachable), at.boottime);
+    let first = seen(&detour, |state| state.reports.first().cloned()).await;
+    assert_eq!(first.connectivity.verdict, Verdict::Disconnected(DownCause::CoreUnreachable));
+
+    // It heals for the probes and not for the listener.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !detour.lock().unwrap().reports.iter().any(is_up) {
+        assert!(tokio::time::Instant::now() < deadline, "a good path is never told");
+        observe(Verdict::Connected, agent.clock.boottime());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     agent.stop().await;
 }
 
