@@ -398,6 +398,8 @@ pub enum Dns {
 pub struct Service {
     /// Its name in the configuration.
     pub name: String,
+    /// Whether it is asked over TLS: only then it proves that nobody intercepts.
+    pub is_tls: bool,
     /// The exchange.
     pub answer: ServiceAnswer,
 }

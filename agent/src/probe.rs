@@ -262,7 +262,7 @@ async fn ask(service: &ServiceTarget, snapshot: &Snapshot, plan: &CyclePlan) -> 
         Ok((question, binding)) => http::probe(&binding, question, plan.climb_deadline).await,
         Err(fault) => ServiceAnswer::Unsendable(fault),
     };
-    Service { name: service.name.clone(), answer }
+    Service { name: service.name.clone(), is_tls: service.is_tls, answer }
 }
 
 /// Measures toward the first anchor that answered small packets.

@@ -257,7 +257,8 @@ fn dns_fault(resolvers: &[Resolver]) -> Option<DnsCause> {
 }
 
 /// Each configured service is needed, so one that fails is a fault. A certificate by somebody
-/// else on every anchor is one too, unless a service's own TLS proves the contrary.
+/// else on every anchor is one too, unless a service's own TLS proves the contrary; one that is
+/// asked without TLS proves nothing of it.
 fn service_fault(services: &[Service], anchors: &[Anchor]) -> Option<ServiceCause> {
     let cause = |answer: &ServiceAnswer| match answer {
         ServiceAnswer::Right { .. } | ServiceAnswer::Unsendable(_) => None,
@@ -268,12 +269,13 @@ fn service_fault(services: &[Service], anchors: &[Anchor]) -> Option<ServiceCaus
         ServiceAnswer::Silent => Some(ServiceCause::ServiceSilent),
     };
     let worst = services.iter().filter_map(|service| cause(&service.answer)).max();
-    let one_is_right =
-        services.iter().any(|service| matches!(service.answer, ServiceAnswer::Right { .. }));
+    let tls_is_right = services
+        .iter()
+        .any(|service| service.is_tls && matches!(service.answer, ServiceAnswer::Right { .. }));
     let mut tried = anchors.iter().filter(|anchor| tcp_was_tried(&anchor.tcp)).peekable();
     let only_impostors = tried.peek().is_some()
         && tried.all(|anchor| matches!(anchor.tcp, Tcp::Impostor { .. }))
-        && !one_is_right;
+        && !tls_is_right;
     worst.or(only_impostors.then_some(ServiceCause::TlsIntercepted))
 }
 

@@ -100,6 +100,7 @@ pub(crate) fn healthy() -> Cycle {
         resolvers: vec![Resolver { address: ip("198.18.0.53"), answer: Dns::Right { rtt: ms(6) } }],
         services: vec![Service {
             name: "portal".into(),
+            is_tls: true,
             answer: ServiceAnswer::Right { took: ms(20), seen_source: Some(ip("198.18.10.20")) },
         }],
         unbound: Some(Unbound::Reached { source: ip("198.18.10.20"), dedicated: true }),

@@ -112,6 +112,7 @@ pub(super) struct AnchorTarget {
 #[derive(Debug)]
 pub(super) struct ServiceTarget {
     pub(super) name: String,
+    pub(super) is_tls: bool,
     /// A fault while the agent has no CA to know the service by.
     pub(super) question: Result<service_http::Question, LocalFault>,
 }
@@ -222,7 +223,7 @@ impl ServiceTarget {
             echoes_nonce: *echoes_nonce,
             security,
         });
-        Ok(Self { name: name.clone(), question })
+        Ok(Self { name: name.clone(), is_tls, question })
     }
 }
 

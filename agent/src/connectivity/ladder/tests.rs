@@ -158,6 +158,8 @@ fn an_impostor_on_every_anchor_is_interception_when_no_service_proves_otherwise(
     let echo = half_answered(ms(5));
     let mut cycle = each_anchor(healthy(), &echo, &impostor);
     says(&cycle, Verdict::Connected);
+    cycle.services[0].is_tls = false;
+    says(&cycle, Verdict::ServiceBroken(ServiceCause::TlsIntercepted));
     cycle.services.clear();
     says(&cycle, Verdict::ServiceBroken(ServiceCause::TlsIntercepted));
     cycle.anchors[1].tcp = Tcp::Proved { connect: ms(5) };
