@@ -41,6 +41,11 @@ pub(super) async fn probe(
     let ((by_tcp, source), by_echo) = tokio::join!(by_tcp, detour.echo.probe(&binding, plan));
     match (by_tcp, source, by_echo) {
         (Tcp::Proved { .. } | Tcp::Connected { .. }, Some(source), _) => reached(source.ip()),
+        // A captive portal answers in everybody's name: its echo is worth no more than its TCP.
+        (Tcp::Impostor { .. }, _, _) => Unbound::Unreached,
+        (Tcp::Refused, _, Echo::Answered(_)) => Unbound::Failed(LocalFault(format!(
+            "something answers echo for {target} and refuses TCP: that may be anybody"
+        ))),
         (_, _, Echo::Answered(_)) => match chosen_source(target) {
             Some(source) => reached(source),
             None => Unbound::Failed(LocalFault(format!(
