@@ -229,6 +229,9 @@ pub struct Verdict {
     /// Time after the start during which nothing is said.
     #[serde(with = "humantime_serde")]
     pub warm_up: Duration,
+    /// Time between probes of the path's MTU; a suspicion is looked at again after a tenth of it.
+    #[serde(with = "humantime_serde")]
+    pub path_mtu_period: Duration,
 }
 
 impl Default for Verdict {
@@ -241,6 +244,7 @@ impl Default for Verdict {
             quality_window: Duration::from_secs(300),
             starved_lag: Duration::from_millis(50),
             warm_up: Duration::from_secs(30),
+            path_mtu_period: Duration::from_secs(300),
         }
     }
 }

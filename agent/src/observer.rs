@@ -53,7 +53,12 @@ impl Observer {
         let roots = Arc::clone(&self.roots.borrow_and_update());
         let mut prober = Prober::new(&self.config, &roots)?;
         let settings = *self.settings.borrow_and_update();
-        let mut schedule = Schedule::new(settings, &self.fingerprint, self.clock.boottime());
+        let mut schedule = Schedule::new(
+            settings,
+            self.config.verdict.path_mtu_period,
+            &self.fingerprint,
+            self.clock.boottime(),
+        );
         let mut detector =
             Detector::new(&self.config.verdict, &self.config.dedicated, self.clock.now());
         let mut events = KernelEvents::subscribe();

@@ -12,7 +12,7 @@
 //! | TCP | every 5th cycle | always | always |
 //! | DNS and services, if the path is good | every 5th cycle | always | always |
 //! | unbound, Internet canary | every 5 min | always | every 5 min |
-//! | path MTU | every 5 min; 30 s while in doubt | never | never |
+//! | path MTU | every 5 min, a setting; a tenth of it while in doubt | never | never |
 //! | fresh sockets | every 10 min | always | always |
 //!
 //! The packets of a cycle are bounded by its plan, and the cycles by the confirm period: a
@@ -134,10 +134,8 @@ const CLIMB_DEADLINE: Duration = Duration::from_secs(2);
 const STEADY_CYCLES_PER_CLIMB: u32 = 5;
 /// A way around the dedicated network does not come and go by the second.
 const UNBOUND_PERIOD: Duration = Duration::from_secs(300);
-/// Full-size packets are dear on a 64 kbit/s line.
-const PATH_MTU_PERIOD: Duration = Duration::from_secs(300);
-/// A hole is a suspicion until a second probe sees it.
-const PATH_MTU_DOUBT_PERIOD: Duration = Duration::from_secs(30);
+/// A hole is a suspicion until a second probe sees it, after this share of the usual period.
+const PATH_MTU_DOUBT_SHARE: u32 = 10;
 /// A long-lived echo id can stick to a dead firewall session.
 const FRESH_SOCKETS_PERIOD: Duration = Duration::from_secs(600);
 /// Share of the period that jitter adds or takes.
@@ -147,6 +145,7 @@ const JITTER: f64 = 0.1;
 #[derive(Debug, Clone)]
 pub struct Schedule {
     settings: Settings,
+    path_mtu_period: Duration,
     outlook: Outlook,
     /// When the next cycle starts, unless a kernel event comes first.
     next: Duration,
@@ -173,11 +172,17 @@ enum Run {
 impl Schedule {
     /// The first cycle comes within one period, at a phase that `identity` (the agent's id, or
     /// the machine's before enrolment) fixes: machines that boot together do not probe together.
-    pub fn new(settings: Settings, identity: &[u8], now: Duration) -> Self {
+    pub fn new(
+        settings: Settings,
+        path_mtu_period: Duration,
+        identity: &[u8],
+        now: Duration,
+    ) -> Self {
         let settings = settings.clamped();
         let phase = phase(identity);
         Self {
             settings,
+            path_mtu_period,
             outlook: Outlook {
                 mode: Mode::Steady,
                 echo: EchoTrust::Trusted,
@@ -188,7 +193,7 @@ impl Schedule {
             run: Run::Idle,
             cycles_until_climb: 0,
             unbound_due: now,
-            path_mtu_due: now + PATH_MTU_PERIOD.mul_f64(phase),
+            path_mtu_due: now + path_mtu_period.mul_f64(phase),
             fresh_sockets_due: now + FRESH_SOCKETS_PERIOD,
         }
     }
@@ -232,7 +237,8 @@ impl Schedule {
         };
         let confirming = mode == Mode::Confirm;
         let unbound = confirming || due(&mut self.unbound_due, UNBOUND_PERIOD, now);
-        let path_mtu = mode == Mode::Steady && due(&mut self.path_mtu_due, PATH_MTU_PERIOD, now);
+        let path_mtu =
+            mode == Mode::Steady && due(&mut self.path_mtu_due, self.path_mtu_period, now);
         let fresh_sockets =
             mode != Mode::Steady || due(&mut self.fresh_sockets_due, FRESH_SOCKETS_PERIOD, now);
         let deadline = self.settings.confirm_period.clamp(DEADLINE_MIN, DEADLINE_MAX);
@@ -257,7 +263,8 @@ impl Schedule {
     pub fn finish(&mut self, outlook: Outlook, now: Duration, random: u32) {
         self.outlook = outlook;
         if outlook.path_mtu == PathMtuDoubt::Doubtful {
-            self.path_mtu_due = self.path_mtu_due.min(now + PATH_MTU_DOUBT_PERIOD);
+            let soon = now + self.path_mtu_period / PATH_MTU_DOUBT_SHARE;
+            self.path_mtu_due = self.path_mtu_due.min(soon);
         }
         let started = self.started.unwrap_or(now);
         let period = match outlook.mode {

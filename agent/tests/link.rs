@@ -278,7 +278,8 @@ fn an_interface_that_flaps_ten_times_a_second_costs_a_bounded_number_of_cycles()
         };
         let clock = Clock::new();
         let (mut kernel, mut changes) = (Kernel::new(), Changes::subscribe().unwrap());
-        let mut schedule = Schedule::new(settings, b"an agent", clock.boottime());
+        let mut schedule =
+            Schedule::new(settings, Duration::from_secs(300), b"an agent", clock.boottime());
         let outlook = Outlook {
             mode: Mode::Confirm,
             echo: EchoTrust::Trusted,

@@ -271,6 +271,8 @@ fn verdict(verdict: &Verdict) -> Result<(), Problem> {
         ("quality_window", verdict.quality_window, 10 * second, 3600 * second),
         ("starved_lag", verdict.starved_lag, 5 * ms, 5 * second),
         ("warm_up", verdict.warm_up, Duration::ZERO, 600 * second),
+        // Full-size packets are dear on a 64 kbit/s line; a hole must be found within the hour.
+        ("path_mtu_period", verdict.path_mtu_period, 5 * second, 3600 * second),
     ] {
         if !(least..=most).contains(&value) {
             return fail(at(key), format!("is not {least:?} to {most:?}"));

@@ -97,7 +97,12 @@ impl World {
         let identity = random.next().to_le_bytes();
         let start = ms(1_000);
         Self {
-            schedule: Schedule::new(Settings::default(), &identity, start),
+            schedule: Schedule::new(
+                Settings::default(),
+                config::Verdict::default().path_mtu_period,
+                &identity,
+                start,
+            ),
             detector: Detector::new(&config::Verdict::default(), &dedicated(), now(start)),
             random,
             line,

@@ -11,7 +11,7 @@ fn secs(secs: u64) -> Duration {
 }
 
 fn schedule() -> Schedule {
-    Schedule::new(Settings::default(), b"an agent", secs(100))
+    Schedule::new(Settings::default(), secs(300), b"an agent", secs(100))
 }
 
 /// Runs cycles that take `took` until `until`, and returns their starts and plans.
@@ -33,7 +33,9 @@ fn run(
 #[test]
 fn the_first_cycle_comes_within_a_period_at_a_phase_of_its_own() {
     let phases: Vec<Duration> = (0u32..1_000)
-        .map(|id| Schedule::new(Settings::default(), &id.to_be_bytes(), secs(100)).next())
+        .map(|id| {
+            Schedule::new(Settings::default(), secs(300), &id.to_be_bytes(), secs(100)).next()
+        })
         .collect();
     assert!(phases.iter().all(|next| (secs(100)..secs(104)).contains(next)));
     // Four quarters of a period, each with about a quarter of the agents.
