@@ -104,6 +104,15 @@ struct DeviceAddress {
 struct TableRoute {
     index: u32,
     destination: IpNet,
+    /// The next hop.
+    via: Option<IpAddr>,
+}
+
+/// A neighbour on the dedicated bridge, and the port behind which the bridge has learnt it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct BridgeNeighbour {
+    address: IpAddr,
+    port: u32,
 }
 
 /// Finds the dedicated interface. `remembered` is the index it had last time: an interface that

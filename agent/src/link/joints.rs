@@ -4,7 +4,7 @@
 //! | mechanism | joins when | and not when |
 //! |---|---|---|
 //! | forwarding | packets from either side are forwarded, and the other side is a network of its own: hardware with a foreign address, or anything that leads beyond its own subnets | the other side is a container's bridge that leads nowhere else |
-//! | bridge | the dedicated interface shares a bridge, or is one over two pieces of hardware or over a tunnel | a virtual machine's tap is the only other port of a dedicated bridge |
+//! | bridge | the dedicated interface shares a bridge; or is one over two pieces of hardware, over a tunnel, or over any port behind which a gateway to elsewhere sits while the dedicated network sits behind another | a virtual machine's or container's port is the only other one of a dedicated bridge |
 //! | proxy | a port that proxies use listens on the dedicated side, and another interface leads beyond | it listens on loopback only, or there is nowhere else to go |
 //! | tunnel | a tunnel is up, carries an address or a route, and its far end is outside the dedicated network or not known | it is down, carries nothing, or both its ends are the dedicated network's |
 //!
@@ -18,7 +18,8 @@ use ipnet::IpNet;
 use crate::evidence::{Forwarding, Joint};
 
 use super::{
-    Device, DeviceAddress, DeviceKind, OTHER_INTERFACES_MAX, TableRoute, inside, is_link_local,
+    BridgeNeighbour, Device, DeviceAddress, DeviceKind, OTHER_INTERFACES_MAX, TableRoute, inside,
+    is_link_local,
 };
 
 /// Default ports of SOCKS (IANA `socks`), Squid, Privoxy (IANA `privoxy`) and Tor. 8080 and 8888
@@ -35,6 +36,8 @@ pub(super) struct Facts<'a> {
     pub(super) addresses: &'a [DeviceAddress],
     pub(super) routes: &'a [TableRoute],
     pub(super) network_prefixes: &'a [IpNet],
+    /// Who is known behind which port, where the dedicated interface is a bridge.
+    pub(super) behind: &'a [BridgeNeighbour],
     /// Of each device that forwards, by index.
     pub(super) forwarding: &'a [(u32, Forwarding)],
     /// TCP sockets that listen.
@@ -100,7 +103,32 @@ fn bridges(facts: &Facts<'_>) -> Vec<Joint> {
     let tunnels = ports(dedicated.index)
         .filter(|port| matches!(port.kind, DeviceKind::Tunnel { .. }))
         .filter(|port| !ends_inside(port, facts.network_prefixes));
-    hardware.chain(tunnels).map(|port| joined(dedicated, port)).collect()
+    let mut joining: Vec<&Device> = hardware.chain(tunnels).collect();
+    let exits = exits(facts);
+    for port in ports(dedicated.index).filter(|port| exits.contains(&port.index)) {
+        if joining.iter().all(|known| known.index != port.index) {
+            joining.push(port);
+        }
+    }
+    joining.into_iter().map(|port| joined(dedicated, port)).collect()
+}
+
+/// Ports of the dedicated bridge behind which a gateway to elsewhere sits, and no neighbour of
+/// the dedicated network. What kind of port it is does not matter: inside a virtual machine or a
+/// container, every wire ends in a virtual port. Nothing is concluded while no neighbour of the
+/// dedicated network is known: one wire may carry both.
+fn exits(facts: &Facts<'_>) -> Vec<u32> {
+    let Facts { dedicated, routes, network_prefixes, behind, .. } = *facts;
+    let (near, foreign): (Vec<BridgeNeighbour>, Vec<BridgeNeighbour>) =
+        behind.iter().copied().partition(|one| inside(network_prefixes, one.address));
+    if near.is_empty() {
+        return Vec::new();
+    }
+    let is_gateway = |address: IpAddr| {
+        routes.iter().any(|route| route.index == dedicated.index && route.via == Some(address))
+    };
+    let exits = foreign.iter().filter(|one| is_gateway(one.address)).map(|one| one.port);
+    exits.filter(|port| near.iter().all(|one| one.port != *port)).collect()
 }
 
 fn joined(bridge: &Device, port: &Device) -> Joint {

@@ -1,6 +1,7 @@
 //! The kernel's view on Linux: one rtnetlink connection for each dump, driven and closed within
 //! it, so that nothing is left over from a lost or interrupted one.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +20,8 @@ use rustix::io::Errno;
 
 use super::joints::{Facts, joints, other_routed};
 use super::{
-    Device, DeviceAddress, Snapshot, Sources, TableRoute, address, interface, select, sources,
+    BridgeNeighbour, Device, DeviceAddress, DeviceKind, Snapshot, Sources, TableRoute, address,
+    interface, select, sources,
 };
 use crate::config::Dedicated;
 use crate::evidence::{
@@ -31,7 +33,9 @@ mod decode;
 mod listeners;
 mod sysctl;
 
-use decode::{device, device_address, judge_route, neighbour_state, table_routes};
+use decode::{
+    device, device_address, judge_route, learnt, neighbour_state, resolved, table_routes,
+};
 
 pub use changes::{Changes, ChangesError};
 
@@ -212,8 +216,12 @@ async fn evaluate(
         let lookup = lookup(handle, &devices, device, *target, sources.toward(*target)).await;
         lookups.push(Route { target: *target, lookup });
     }
+    let behind = match device {
+        Some(device) if device.kind == DeviceKind::Bridge => behind(handle, device.index).await,
+        _ => Ok(Vec::new()),
+    };
     let surroundings =
-        routes.map(|routes| surroundings(device, &devices, &addresses, &routes, dedicated));
+        routes.map(|routes| surroundings(device, &devices, &addresses, &routes, behind, dedicated));
     let link = Link {
         interface: interface(device),
         address: address(device, &addresses, sources, anchors.first().copied()),
@@ -234,6 +242,7 @@ fn surroundings(
     devices: &[Device],
     addresses: &[DeviceAddress],
     routes: &[TableRoute],
+    behind: Result<Vec<BridgeNeighbour>, LocalFault>,
     dedicated: &Dedicated,
 ) -> Surroundings {
     let network_prefixes = &dedicated.network_prefixes;
@@ -263,12 +272,17 @@ fn surroundings(
         seen.unread.push(fault);
         Vec::new()
     });
+    let behind = behind.unwrap_or_else(|fault| {
+        seen.unread.push(fault);
+        Vec::new()
+    });
     seen.joints = joints(&Facts {
         dedicated: device,
         devices,
         addresses,
         routes,
         network_prefixes,
+        behind: &behind,
         forwarding: &forwarding,
         listeners: &listeners,
     });
@@ -335,6 +349,30 @@ async fn fib(
         RouteNetlinkMessage::NewRoute(route) => Ok(route),
         _ => Err(None),
     }
+}
+
+/// The neighbours of a bridge, each with the port behind which it sits.
+async fn behind(handle: &Handle, bridge: u32) -> Result<Vec<BridgeNeighbour>, LocalFault> {
+    let of_family = |family| {
+        move || {
+            let mut message = NeighbourMessage::default();
+            message.header.family = family;
+            RouteNetlinkMessage::GetNeighbour(message)
+        }
+    };
+    let entries = |messages: Vec<RouteNetlinkMessage>| {
+        messages.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewNeighbour(entry) => Some(entry),
+            _ => None,
+        })
+    };
+    let table = all(handle, "bridge ports", of_family(AddressFamily::Bridge)).await?;
+    let ports: HashMap<_, _> = entries(table).filter_map(|entry| learnt(&entry, bridge)).collect();
+    let neighbours = all(handle, "neighbours", of_family(AddressFamily::Unspec)).await?;
+    let known = entries(neighbours).filter_map(|entry| resolved(&entry, bridge));
+    Ok(known
+        .filter_map(|(address, mac)| Some(BridgeNeighbour { address, port: *ports.get(&mac)? }))
+        .collect())
 }
 
 async fn neighbour(handle: &Handle, index: u32, gateway: IpAddr) -> Neighbour {

@@ -20,7 +20,7 @@ fn has(index: u32, net: &str) -> DeviceAddress {
 }
 
 fn leads(index: u32, destination: &str) -> TableRoute {
-    TableRoute { index, destination: destination.parse().unwrap() }
+    TableRoute { index, destination: destination.parse().unwrap(), via: None }
 }
 
 fn prefixes(texts: &[&str]) -> Vec<IpNet> {

@@ -11,6 +11,7 @@ struct Machine {
     devices: Vec<Device>,
     addresses: Vec<DeviceAddress>,
     routes: Vec<TableRoute>,
+    behind: Vec<BridgeNeighbour>,
     forwarding: Vec<(u32, Forwarding)>,
     listeners: Vec<Listener>,
 }
@@ -38,6 +39,7 @@ impl Machine {
             ],
             addresses: Vec::new(),
             routes: Vec::new(),
+            behind: Vec::new(),
             forwarding: Vec::new(),
             listeners: Vec::new(),
         }
@@ -73,7 +75,18 @@ impl Machine {
 
     fn route(mut self, index: u32, destination: &str) -> Self {
         let destination = destination.parse().expect("a prefix");
-        self.routes.push(TableRoute { index, destination });
+        self.routes.push(TableRoute { index, destination, via: None });
+        self
+    }
+
+    fn default_route(mut self, index: u32, via: &str) -> Self {
+        let (destination, via) = ("0.0.0.0/0".parse().expect("a prefix"), via.parse().ok());
+        self.routes.push(TableRoute { index, destination, via });
+        self
+    }
+
+    fn behind(mut self, port: u32, address: &str) -> Self {
+        self.behind.push(BridgeNeighbour { address: address.parse().expect("an address"), port });
         self
     }
 
@@ -104,6 +117,7 @@ impl Machine {
             devices: &self.devices,
             addresses: &self.addresses,
             routes: &self.routes,
+            behind: &self.behind,
             network_prefixes: &prefixes,
             forwarding: &self.forwarding,
             listeners: &self.listeners,
@@ -203,6 +217,32 @@ fn a_dedicated_bridge_joins_hardware_and_tunnels_and_not_a_virtual_machine() {
     joins(&over(far_end("198.18.99.9")), &[]);
     joins(&over(DeviceKind::Tun), &[]);
     joins(&over(DeviceKind::Virtual), &[]);
+}
+
+#[test]
+fn a_dedicated_bridge_joins_the_port_behind_which_a_gateway_to_elsewhere_sits() {
+    let machine = || {
+        let mut machine = Machine::new()
+            .device(5, "port0", DeviceKind::Virtual)
+            .device(6, "port1", DeviceKind::Virtual)
+            .port(5, 2)
+            .port(6, 2)
+            .address(2, "203.0.113.6/30");
+        machine.change(2, |device| device.kind = DeviceKind::Bridge);
+        machine
+    };
+    let joined = machine().default_route(2, "203.0.113.5").behind(5, "198.18.10.1");
+    joins(&joined.behind(6, "203.0.113.5"), &[bridge("eth0", "port1")]);
+
+    let (near, exit) = ("198.18.10.1", "203.0.113.5");
+    let one_wire = machine().default_route(2, exit).behind(5, near).behind(5, exit);
+    joins(&one_wire, &[]);
+    let not_known = machine().default_route(2, exit).behind(6, exit);
+    joins(&not_known, &[]);
+    // A container with an address of its own leads nowhere; a default route by the dedicated
+    // gateway leads into the dedicated network.
+    joins(&machine().behind(5, near).behind(6, "172.17.0.2"), &[]);
+    joins(&machine().default_route(2, near).behind(5, near).behind(6, "172.17.0.2"), &[]);
 }
 
 #[test]

@@ -6,7 +6,9 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use netlink_packet_route::neighbour::NeighbourState;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia,
 };
@@ -133,13 +135,15 @@ pub(super) fn table_routes(message: &RouteMessage) -> Vec<TableRoute> {
         return Vec::new();
     }
     let mut indices = Vec::new();
-    let mut destination = None;
+    let (mut destination, mut via) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => indices.push(*index),
             RouteAttribute::MultiPath(hops) => {
                 indices.extend(hops.iter().map(|hop| hop.interface_index));
             }
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => via = Some((*address).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => via = Some((*address).into()),
             RouteAttribute::Destination(RouteAddress::Inet(address)) => {
                 destination = Some(IpAddr::from(*address));
             }
@@ -158,7 +162,7 @@ pub(super) fn table_routes(message: &RouteMessage) -> Vec<TableRoute> {
     let Ok(destination) = IpNet::new(destination.unwrap_or(anywhere), length) else {
         return Vec::new();
     };
-    indices.into_iter().map(|index| TableRoute { index, destination }).collect()
+    indices.into_iter().map(|index| TableRoute { index, destination, via }).collect()
 }
 
 pub(super) fn judge_route(
@@ -193,6 +197,39 @@ pub(super) fn judge_route(
             RouteLookup::Unreadable(LocalFault("the kernel's route names no interface".into()))
         }
     }
+}
+
+/// A hardware address and the port behind which a bridge has learnt it; the bridge's own are
+/// permanent and left out.
+pub(super) fn learnt(message: &NeighbourMessage, bridge: u32) -> Option<(Vec<u8>, u32)> {
+    let (mut mac, mut controller) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::LinkLayerAddress(address) => mac = Some(address.clone()),
+            NeighbourAttribute::Controller(index) => controller = Some(*index),
+            _ => {}
+        }
+    }
+    let is_own = message.header.state == NeighbourState::Permanent;
+    mac.filter(|_| controller == Some(bridge) && !is_own).zip(Some(message.header.ifindex))
+}
+
+/// A neighbour on a device, with its hardware address where it is known.
+pub(super) fn resolved(message: &NeighbourMessage, device: u32) -> Option<(IpAddr, Vec<u8>)> {
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(inet)) => {
+                address = Some(IpAddr::from(*inet));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(inet)) => {
+                address = Some(IpAddr::from(*inet));
+            }
+            NeighbourAttribute::LinkLayerAddress(link) => mac = Some(link.clone()),
+            _ => {}
+        }
+    }
+    address.zip(mac).filter(|_| message.header.ifindex == device)
 }
 
 pub(super) fn neighbour_state(state: NeighbourState) -> Neighbour {
@@ -299,7 +336,10 @@ mod tests {
     fn only_unicast_routes_of_the_main_table_count() {
         let default = route(RouteType::Unicast, vec![RouteAttribute::Oif(3)]);
         let anywhere = "0.0.0.0/0".parse().unwrap();
-        assert_eq!(table_routes(&default), [TableRoute { index: 3, destination: anywhere }]);
+        assert_eq!(
+            table_routes(&default),
+            [TableRoute { index: 3, destination: anywhere, via: None }]
+        );
         let mut local = default.clone();
         local.header.table = 255;
         assert_eq!(table_routes(&local), []);
