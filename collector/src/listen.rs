@@ -57,7 +57,8 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// Opens a listening socket.
+/// Opens a listening socket. `[::]` takes both families where there is room for one address only;
+/// elsewhere each family is listed.
 ///
 /// # Errors
 /// When the address is not this machine's or the port is taken.
@@ -68,7 +69,8 @@ pub fn bind(address: SocketAddr, endpoint: Endpoint) -> Result<TcpListener, Bind
         // A restart must not wait for the former process's connections to be forgotten.
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
-            socket.set_only_v6(true)?;
+            let has_one_address = matches!(endpoint, Endpoint::Enrolment | Endpoint::Recovery);
+            socket.set_only_v6(!(has_one_address && address.ip().is_unspecified()))?;
         }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
