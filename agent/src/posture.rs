@@ -56,6 +56,7 @@ mod hostile;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::posture::CheckId;
@@ -179,7 +180,9 @@ pub struct Evidence<'a> {
     /// Files.
     pub root: Root,
     /// The kernel's answers.
-    pub kernel: Kernel,
+    pub kernel: &'a Kernel,
+    /// Where this agent keeps its identity.
+    pub state_dir: &'a Path,
     /// The agency's prefixes on the dedicated network; `None` on a machine without configuration.
     pub dedicated_prefixes: Option<&'a [IpNet]>,
     /// What the site asks for.
@@ -200,7 +203,9 @@ pub struct Sources<'a> {
     /// See [`Evidence::root`].
     pub root: Root,
     /// See [`Evidence::kernel`].
-    pub kernel: Kernel,
+    pub kernel: &'a Kernel,
+    /// See [`Evidence::state_dir`].
+    pub state_dir: &'a Path,
     /// See [`Evidence::dedicated_prefixes`].
     pub dedicated_prefixes: Option<&'a [IpNet]>,
     /// See [`Evidence::policy`].
@@ -216,10 +221,12 @@ pub struct Sources<'a> {
 impl<'a> Evidence<'a> {
     /// Nothing is read yet.
     pub fn new(sources: Sources<'a>) -> Self {
-        let Sources { root, kernel, dedicated_prefixes, policy, catalogue, now, memory } = sources;
+        let Sources { root, kernel, state_dir, dedicated_prefixes, policy, catalogue, now, memory } =
+            sources;
         Self {
             root,
             kernel,
+            state_dir,
             dedicated_prefixes,
             policy,
             catalogue,

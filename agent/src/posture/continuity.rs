@@ -3,6 +3,7 @@
 
 pub mod own_files;
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::posture::{CheckId, FailReason};
@@ -26,8 +27,8 @@ pub(super) const DOMAIN: Domain = Domain {
     catalogue: include_str!("continuity.toml"),
 };
 
-/// The agent's own chain, leaf first.
-const AGENT_CHAIN: &str = "/var/lib/haidang-agent/identity/chain.pem";
+/// The agent's own chain, leaf first, in its state directory.
+const AGENT_CHAIN: &str = "identity/chain.pem";
 
 /// Keys whose certificates are looked at; a web server of a hundred sites.
 const KEYS_MAX: usize = 200;
@@ -38,7 +39,7 @@ const DAY_SECONDS: u64 = 86_400;
 /// nobody's here and are left out.
 fn certificates_expiring(evidence: &Evidence<'_>) -> Judged {
     let days_min = evidence.threshold(CheckId::CertificatesExpiring, "days_min")?;
-    let ends = certificate_ends(&evidence.root)?;
+    let ends = certificate_ends(&evidence.root, evidence.state_dir)?;
     let Some(first) = ends.iter().min() else {
         return Ok(Finding::NotApplicable("this machine has no certificate of its own".into()));
     };
@@ -64,14 +65,18 @@ fn certificates_expiring(evidence: &Evidence<'_>) -> Judged {
 ///
 /// # Errors
 /// When one cannot be read.
-pub fn certificate_remaining(root: &Root, now: SystemTime) -> Result<Option<Duration>, Unknown> {
-    let first = certificate_ends(root)?.into_iter().min();
+pub fn certificate_remaining(
+    root: &Root,
+    state_dir: &Path,
+    now: SystemTime,
+) -> Result<Option<Duration>, Unknown> {
+    let first = certificate_ends(root, state_dir)?.into_iter().min();
     Ok(first.map(|first| first.duration_since(now).unwrap_or(Duration::ZERO)))
 }
 
-fn certificate_ends(root: &Root) -> Result<Vec<SystemTime>, Unknown> {
+fn certificate_ends(root: &Root, state_dir: &Path) -> Result<Vec<SystemTime>, Unknown> {
     let mut ends = Vec::new();
-    for path in certificate_paths(root)? {
+    for path in certificate_paths(root, state_dir)? {
         let Some(bytes) = root.bytes(&path, CONFIG_BYTES_MAX)? else { continue };
         ends.push(parsed(&path, leaf_end(&bytes))?);
     }
@@ -96,13 +101,13 @@ pub fn leaf_end(pem: &[u8]) -> Result<SystemTime, Malformed> {
 
 /// The agent's, each that shares its name with a private key in the places of Debian and Red
 /// Hat, and each that certbot keeps current.
-fn certificate_paths(root: &Root) -> Result<Vec<String>, Unknown> {
+fn certificate_paths(root: &Root, state_dir: &Path) -> Result<Vec<String>, Unknown> {
     const PAIRS: [(&str, &[&str]); 2] = [
         ("/etc/ssl/private", &["/etc/ssl/certs", "/etc/ssl"]),
         ("/etc/pki/tls/private", &["/etc/pki/tls/certs"]),
     ];
     const CERTBOT: &str = "/etc/letsencrypt/live";
-    let mut paths = vec![AGENT_CHAIN.to_owned()];
+    let mut paths = vec![state_dir.join(AGENT_CHAIN).display().to_string()];
     for (keys, certificates) in PAIRS {
         let names = root.names(keys)?.unwrap_or_default();
         for name in bounded(keys, &names)? {
@@ -161,7 +166,7 @@ fn backup_recent(evidence: &Evidence<'_>) -> Judged {
     })
 }
 
-fn newest_entry(root: &Root, directory: &std::path::Path) -> Result<Option<SystemTime>, Unknown> {
+fn newest_entry(root: &Root, directory: &Path) -> Result<Option<SystemTime>, Unknown> {
     let root = root.without_symlinks();
     let mut newest = None;
     for name in root.names(directory)?.unwrap_or_default() {
@@ -169,4 +174,25 @@ fn newest_entry(root: &Root, directory: &std::path::Path) -> Result<Option<Syste
         newest = newest.max(metadata.map(|metadata| metadata.modified));
     }
     Ok(newest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_certificate_is_looked_for_in_the_configured_state_directory() {
+        let machine = tempfile::tempdir().unwrap();
+        let identity = machine.path().join("srv/agent/identity");
+        std::fs::create_dir_all(&identity).unwrap();
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/posture");
+        let captured = tests.join("certificates_expiring/fail/ended/root/etc/ssl/certs/www.pem");
+        std::fs::copy(captured, identity.join("chain.pem")).unwrap();
+        let root = Root::open(machine.path()).unwrap();
+        let remaining = |state_dir: &str| {
+            certificate_remaining(&root, Path::new(state_dir), SystemTime::now()).unwrap()
+        };
+        assert!(remaining("/srv/agent").is_some());
+        assert_eq!(remaining("/var/lib/haidang-agent"), None);
+    }
 }

@@ -22,6 +22,7 @@ use std::time::{Duration, SystemTime};
 use haidang_proto::model::posture::CheckId;
 use serde::Deserialize;
 
+use crate::config::DEFAULT_STATE_DIR;
 use crate::evidence::{Forwarding, Joint, LocalFault, Nat, Surroundings};
 
 use super::finding::{Unknown, reported};
@@ -253,9 +254,11 @@ fn play(check: &Check, verdict: &str, place: &Path, catalogue: &Catalogue) {
     let files = place.join("root");
     let files = if files.exists() { files.as_path() } else { empty.path() };
     let overlay = fixture.file.into_iter().map(|entry| (Path::new("/").join(&entry.path), entry));
+    let kernel = fixture.kernel.kernel(place);
     let evidence = Evidence::new(Sources {
         root: Root::open(files).unwrap().with_overlay(Overlay(overlay.collect())),
-        kernel: fixture.kernel.kernel(place),
+        kernel: &kernel,
+        state_dir: Path::new(DEFAULT_STATE_DIR),
         dedicated_prefixes: fixture.dedicated_prefixes.as_deref(),
         policy: &fixture.policy,
         catalogue,
@@ -350,10 +353,12 @@ fn no_clock_makes_a_check_panic() {
     let catalogue = Catalogue::load().unwrap();
     let policy = Policy::default();
     let empty = tempfile::tempdir().unwrap();
+    let kernel = KernelAnswers::default().kernel(empty.path());
     for now in [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33)] {
         let evidence = Evidence::new(Sources {
             root: Root::open(empty.path()).unwrap(),
-            kernel: KernelAnswers::default().kernel(empty.path()),
+            kernel: &kernel,
+            state_dir: Path::new(DEFAULT_STATE_DIR),
             dedicated_prefixes: None,
             policy: &policy,
             catalogue: &catalogue,

@@ -10,6 +10,8 @@ use haidang_proto::model::posture::{CheckId, Outcome, UnknownReason};
 use proptest::prelude::*;
 use rustix::process::{Gid, Uid};
 
+use crate::config::DEFAULT_STATE_DIR;
+
 use super::finding::{Unknown, reported};
 use super::fixtures::cases;
 use super::kernel::Kernel;
@@ -223,16 +225,11 @@ fn as_nobody(id: CheckId, files: &Path) -> (Outcome, String) {
         let stamp = Backup::Stamp("/var/lib/backup/stamp".into());
         let catalogue = Catalogue::load().unwrap();
         let policy = Policy { backups: vec![stamp], ..Policy::default() };
+        let kernel = Kernel::unanswered(&refused());
         let evidence = Evidence::new(Sources {
             root: Root::open(files).unwrap(),
-            kernel: Kernel {
-                surroundings: Err(refused()),
-                clock: Err(refused()),
-                audit: Err(refused()),
-                netfilter: Err(refused()),
-                listeners: Err(refused()),
-                advertised_routes: Err(refused()),
-            },
+            kernel: &kernel,
+            state_dir: Path::new(DEFAULT_STATE_DIR),
             dedicated_prefixes: None,
             policy: &policy,
             catalogue: &catalogue,

@@ -40,4 +40,16 @@ impl Kernel {
             advertised_routes: routes::ask(),
         }
     }
+
+    /// A kernel that was asked nothing, for the reason given.
+    pub fn unanswered(why: &Unknown) -> Self {
+        Self {
+            surroundings: Err(why.clone()),
+            clock: Err(why.clone()),
+            audit: Err(why.clone()),
+            netfilter: Err(why.clone()),
+            listeners: Err(why.clone()),
+            advertised_routes: Err(why.clone()),
+        }
+    }
 }

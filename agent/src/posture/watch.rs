@@ -104,9 +104,11 @@ impl Watch {
         let path = memory_path(&self.config.state_dir);
         let mut memory = load_memory(&path);
         let now = SystemTime::now();
+        let kernel = Kernel::ask(surroundings(dedicated).await);
         let evidence = Evidence::new(Sources {
             root: root.clone(),
-            kernel: Kernel::ask(surroundings(dedicated).await),
+            kernel: &kernel,
+            state_dir: &self.config.state_dir,
             dedicated_prefixes: Some(&dedicated.local_prefixes),
             policy: &self.config.posture,
             catalogue: &catalogue,
@@ -118,7 +120,7 @@ impl Watch {
             passes.take(check, (outcome, observed), self.clock.boottime(), took);
         }
         let updates = evidence.pending_updates_read().map(<[_]>::to_vec);
-        let mut measures = measures(&root, now);
+        let mut measures = measures(&root, &self.config.state_dir, now);
         drop(evidence);
         if let Some(updates) = updates {
             let memory = memory.get_or_insert_with(|| Memory::new(now));
@@ -144,9 +146,11 @@ pub fn look(
     catalogue: &Catalogue,
 ) -> Result<Vec<Answer>, WatchError> {
     let memory = load_memory(&memory_path(state_dir));
+    let kernel = Kernel::ask(surroundings);
     let evidence = Evidence::new(Sources {
         root: Root::open(Path::new("/")).map_err(WatchError::Root)?,
-        kernel: Kernel::ask(surroundings),
+        kernel: &kernel,
+        state_dir,
         dedicated_prefixes,
         policy,
         catalogue,
@@ -175,14 +179,14 @@ fn make(check: &Check, evidence: &Evidence<'_>) -> Answer {
 }
 
 /// Figures beside the checks; what cannot be read is not known.
-fn measures(root: &Root, now: SystemTime) -> PostureMeasures {
+fn measures(root: &Root, state_dir: &Path, now: SystemTime) -> PostureMeasures {
     root.allow(super::Tier::T0.deadline());
     let signatures = signatures_built(root).ok().flatten();
     PostureMeasures {
         security_updates_pending: None,
         oldest_security_update_age: None,
         malware_signature_age: signatures.and_then(|built| now.duration_since(built).ok()),
-        certificate_remaining: certificate_remaining(root, now).ok().flatten(),
+        certificate_remaining: certificate_remaining(root, state_dir, now).ok().flatten(),
     }
 }
 
