@@ -6,7 +6,7 @@ mod shipping;
 
 use haidang_proto::model::posture::{CheckId, FailReason};
 
-use super::finding::{Finding, Judged, Unknown};
+use super::finding::{Finding, Judged};
 use super::reading::root_tasks;
 use super::{Check, Domain, Evidence, Tier};
 
@@ -56,17 +56,11 @@ fn audit_logging_active(evidence: &Evidence<'_>) -> Judged {
         }
         Ok(_) | Err(_) => {}
     }
-    let tasks = root_tasks(&evidence.root)?;
-    if tasks.is_empty() {
-        return Err(Unknown::absent("/proc/*/comm"));
-    }
     // The kernel cuts names to 15 bytes: systemd-journald.
-    let daemon = tasks
-        .iter()
-        .map(|(_, name)| name.as_str())
-        .find(|name| ["systemd-journal", "rsyslogd", "syslog-ng", "auditd"].contains(name));
-    Ok(match daemon {
-        Some(daemon) => Finding::Pass(format!("level {level}: {daemon} runs")),
+    let daemons = ["systemd-journal", "rsyslogd", "syslog-ng", "auditd"];
+    let running = root_tasks(&evidence.root, &daemons)?;
+    Ok(match running.first() {
+        Some((_, daemon)) => Finding::Pass(format!("level {level}: {daemon} runs")),
         None => Finding::Fail(FailReason::Absent, "no log daemon runs".into()),
     })
 }

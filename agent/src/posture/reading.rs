@@ -15,6 +15,9 @@ const INCLUDED_FILES_MAX: usize = 256;
 /// Bytes of a task name: the kernel keeps 15 and a newline.
 const TASK_NAME_BYTES_MAX: u64 = 64;
 
+/// Bytes of `/proc/<pid>/status`: some fifty short lines, and the groups of a user of thousands.
+const STATUS_BYTES_MAX: u64 = 64 << 10;
+
 impl From<Malformed> for Unknown {
     /// For configurations of several files; a single one is named by [`parsed`].
     fn from(malformed: Malformed) -> Self {
@@ -163,35 +166,61 @@ fn is_match(pattern: &str, name: &str) -> bool {
     pattern[p..].iter().all(|&rest| rest == '*')
 }
 
-/// The task names of root's processes (`/proc/<pid>/comm`, cut to 15 bytes by the kernel). Users'
-/// processes may call themselves anything and are left out.
+/// Root's processes of these names (`/proc/<pid>/comm`, cut to 15 bytes by the kernel). Users'
+/// processes may call themselves anything and are left out, and so are those of containers: what
+/// logs or scans there does nothing for this machine.
 ///
 /// # Errors
 /// When processes are hidden (`hidepid`), so that a missing one proves nothing.
-pub(super) fn root_tasks(root: &Root) -> Result<Vec<(u32, String)>, Unknown> {
+pub(super) fn root_tasks(root: &Root, wanted: &[&str]) -> Result<Vec<(u32, String)>, Unknown> {
     let names = root.names("/proc")?.ok_or_else(|| Unknown::absent("/proc"))?;
     if root.metadata("/proc/1")?.is_none() {
         return Err(Unknown::PermissionDenied { what: "/proc/1: processes are hidden".into() });
     }
     let mut tasks = Vec::new();
+    let mut is_any_read = false;
     let pids: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
     if pids.len() > PROCESSES_MAX {
         return Err(Unknown::Unsupported(format!("more than {PROCESSES_MAX} processes")));
     }
     for pid in pids {
-        let directory = format!("/proc/{pid}");
         // A process may end between the listing and the look at it.
-        let Some(metadata) = root.metadata(&directory)? else { continue };
+        let Some(metadata) = root.metadata(format!("/proc/{pid}"))? else { continue };
         if metadata.uid != 0 {
             continue;
         }
-        match root.text(format!("{directory}/comm"), TASK_NAME_BYTES_MAX) {
-            Ok(Some(name)) => tasks.push((pid, name.trim_end().to_owned())),
-            Ok(None) | Err(Unknown::Unreadable { .. }) => {}
-            Err(unknown) => return Err(unknown),
+        let Some(name) = of_process(root, pid, "comm", TASK_NAME_BYTES_MAX)? else { continue };
+        is_any_read = true;
+        let name = name.trim_end();
+        if wanted.contains(&name) && is_of_this_machine(root, pid)? {
+            tasks.push((pid, name.to_owned()));
         }
     }
-    Ok(tasks)
+    if is_any_read { Ok(tasks) } else { Err(Unknown::absent("/proc/*/comm")) }
+}
+
+/// Whether a process lives in the PID namespace of this `/proc`: `NSpid` of proc_pid_status(5)
+/// gives one number for each namespace from there down to its own. A kernel without namespaces
+/// has no such line.
+fn is_of_this_machine(root: &Root, pid: u32) -> Result<bool, Unknown> {
+    let Some(status) = of_process(root, pid, "status", STATUS_BYTES_MAX)? else {
+        return Ok(false);
+    };
+    let spaces = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    Ok(spaces.is_none_or(|spaces| spaces.split_whitespace().count() == 1))
+}
+
+/// A file of a process; `None` when it has ended meanwhile (ESRCH, or no such file).
+fn of_process(
+    root: &Root,
+    pid: u32,
+    file: &str,
+    bytes_max: u64,
+) -> Result<Option<String>, Unknown> {
+    match root.text(format!("/proc/{pid}/{file}"), bytes_max) {
+        Err(Unknown::Unreadable { .. }) => Ok(None),
+        other => other,
+    }
 }
 
 #[cfg(test)]

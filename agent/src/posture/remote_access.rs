@@ -75,8 +75,7 @@ fn sshd(root: &Root) -> Result<Sshd, Unknown> {
     {
         return Ok(Sshd::Absent("sshd is not installed"));
     }
-    let tasks = root_tasks(root)?;
-    let running = tasks.iter().filter(|(_, task)| task == "sshd").collect::<Vec<_>>();
+    let running = root_tasks(root, &["sshd"])?;
     let mut is_behind_socket = false;
     for socket in SOCKETS {
         let link = format!("/etc/systemd/system/sockets.target.wants/{socket}");
@@ -86,7 +85,7 @@ fn sshd(root: &Root) -> Result<Sshd, Unknown> {
         return Ok(Sshd::Absent("sshd does not run"));
     }
     for (pid, _) in running {
-        refuse_own_options(root, *pid)?;
+        refuse_own_options(root, pid)?;
     }
     let bytes =
         root.bytes(SSHD_CONFIG, CONFIG_BYTES_MAX)?.ok_or_else(|| Unknown::absent(SSHD_CONFIG))?;

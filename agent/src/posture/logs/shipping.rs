@@ -35,7 +35,9 @@ pub(super) fn log_forwarding(evidence: &Evidence<'_>) -> Judged {
     let root = &evidence.root;
     let rsyslog = rsyslog_forwards(root)?;
     let upload = journal_upload(root)?;
-    let tasks = root_tasks(root)?;
+    let mut programs = vec!["rsyslogd", "systemd-journal"];
+    programs.extend(SHIPPERS.iter().map(|(task, _)| task));
+    let tasks = root_tasks(root, &programs)?;
     let runs = |name: &str| tasks.iter().any(|(_, task)| task == name);
     let established = established(root)?;
     let mut configured = Vec::new();
