@@ -22,7 +22,7 @@ use haidang_proto::model::quality::Quality;
 
 use crate::netns::Netns;
 use crate::relay::{Direction, Impairment, Impairments};
-use crate::topology::{CORE, DEDICATED, Network, Site};
+use crate::topology::{CORE, DEDICATED, Network, Site, SitePlan};
 
 /// How long a packet may take, for both; the default of the agent and twice that of fping.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -201,7 +201,7 @@ impl Case {
 /// # Errors
 /// When the network cannot be built, or fping says something else than round trips.
 pub async fn measure(packets: u32, spacing: Duration) -> Result<Vec<Row>> {
-    let network = Network::build(&[false; 2 * CASES.len()]).await?;
+    let network = Network::build(&[SitePlan::default(); 2 * CASES.len()]).await?;
     let mut threads = Vec::new();
     for (case, sites) in CASES.iter().zip(network.sites.chunks(2)) {
         let [mine, theirs] = sites else { continue };
@@ -233,7 +233,7 @@ fn config(site: &Site) -> Result<Config> {
          network_prefixes = [\"{DEDICATED}\"]\n\n\
          [[anchor]]\nname = \"core\"\naddress = \"{CORE}\"\n\n\
          [verdict]\nstarved_lag = \"400ms\"\nwarm_up = \"0s\"\n",
-        site.prefix(),
+        site.leg().prefix,
     );
     Config::parse(&text, Path::new("agent.toml")).context("the agent's configuration")
 }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::collector::Tempo;
 use crate::netns::Netns;
+use crate::process_fault;
 use crate::program::{self, Program};
 
 /// An agent's place.
@@ -27,20 +28,22 @@ pub struct AgentPlan {
     pub netns: Option<Arc<Netns>>,
     /// Its dedicated interface, as the configuration writes it.
     pub interface: String,
-    /// Its agency's prefix.
-    pub prefix: IpNet,
-    /// The prefix of the dedicated network.
-    pub network_prefix: IpNet,
-    /// Its gateway.
-    pub gateway: Option<IpAddr>,
+    /// Its agency's prefixes.
+    pub prefixes: Vec<IpNet>,
+    /// The prefixes of the dedicated network.
+    pub network_prefixes: Vec<IpNet>,
+    /// Its gateways.
+    pub gateways: Vec<IpAddr>,
     /// Anchors; those with a port prove to be the collector.
     pub anchors: Vec<(IpAddr, Option<u16>)>,
-    /// Its resolver.
-    pub resolver: Option<IpAddr>,
-    /// Its service.
-    pub service: Option<IpAddr>,
+    /// Its resolvers.
+    pub resolvers: Vec<IpAddr>,
+    /// Its services.
+    pub services: Vec<IpAddr>,
     /// Fallback listeners that it may use.
     pub fallback: Vec<SocketAddr>,
+    /// The file by which its wall clock is stepped, see [`crate::process_fault`].
+    pub stepped_clock: Option<PathBuf>,
     /// The length of its rules.
     pub tempo: Tempo,
 }
@@ -80,16 +83,16 @@ impl AgentPlan {
         let mut text = format!(
             "state_dir = {state}\ndemo = {demo}\nstatus_socket = {socket}\n\n\
              [collector]\nfallback_endpoints = [{fallback}]\n\n\
-             [dedicated]\ninterface = {interface}\nlocal_prefixes = [\"{prefix}\"]\n\
-             network_prefixes = [\"{network}\"]\ngateways = [{gateway}]\n",
+             [dedicated]\ninterface = {interface}\nlocal_prefixes = {prefixes:?}\n\
+             network_prefixes = {networks:?}\ngateways = {gateways:?}\n",
             state = quoted(&self.state_dir()),
             demo = self.netns.is_none(),
             socket = quoted(&self.directory.join("status.sock")),
             fallback = fallback.join(", "),
             interface = self.interface,
-            prefix = self.prefix,
-            network = self.network_prefix,
-            gateway = self.gateway.map_or_else(String::new, |gateway| format!("\"{gateway}\"")),
+            prefixes = texts(&self.prefixes),
+            networks = texts(&self.network_prefixes),
+            gateways = texts(&self.gateways),
         );
         for (number, (address, port)) in self.anchors.iter().enumerate() {
             let port = port.map_or_else(String::new, |port| format!("tcp_port = {port}\n"));
@@ -97,31 +100,47 @@ impl AgentPlan {
                 "\n[[anchor]]\nname = \"anchor-{number}\"\naddress = \"{address}\"\n{port}"
             );
         }
-        if let Some(resolver) = self.resolver {
-            text += &format!("\n[dns]\nresolvers = [\"{resolver}\"]\nname = \"svc.tslcd.test\"\n");
+        if !self.resolvers.is_empty() {
+            let resolvers = texts(&self.resolvers);
+            text += &format!("\n[dns]\nresolvers = {resolvers:?}\nname = \"svc.tslcd.test\"\n");
         }
-        if let Some(service) = self.service {
+        for (number, service) in self.services.iter().enumerate() {
+            let at = SocketAddr::new(*service, 80);
             text += &format!(
-                "\n[[service]]\nname = \"portal\"\nurl = \"http://{service}/\"\n\
+                "\n[[service]]\nname = \"portal-{number}\"\nurl = \"http://{at}/\"\n\
                  echoes_nonce = true\n"
             );
         }
         if self.tempo == Tempo::Short {
             // Two cores under many agents and a debug build lag more than an office's machine.
             text += "\n[verdict]\nkernel_confirm = \"500ms\"\nrecovering = \"2s\"\n\
-                     quality_window = \"10s\"\nstarved_lag = \"400ms\"\nwarm_up = \"2s\"\n";
+                     quality_window = \"10s\"\nstarved_lag = \"400ms\"\nwarm_up = \"2s\"\n\
+                     path_mtu_period = \"5s\"\n";
         }
         text
     }
 
     /// A command of the agent's program, with the configuration.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = match &self.netns {
-            Some(netns) => program::unprivileged(netns, &self.program),
-            None => Command::new(&self.program),
-        };
+        let mut command = self.launcher(&self.program);
         command.args(arguments).arg("--config").arg(self.config_path());
         command
+    }
+
+    /// The command that runs the agent, under a clock that can be stepped where one is wanted.
+    fn run_command(&self) -> Result<Command> {
+        let Some(file) = &self.stepped_clock else { return Ok(self.command(&["run"])) };
+        let mut command = self.launcher(Path::new("env"));
+        command.args(process_fault::stepped_by(file)?).arg(&self.program);
+        command.args(["run", "--config"]).arg(self.config_path());
+        Ok(command)
+    }
+
+    fn launcher(&self, program: &Path) -> Command {
+        match &self.netns {
+            Some(netns) => program::unprivileged(netns, program),
+            None => Command::new(program),
+        }
     }
 
     /// Runs `enroll` and pastes the code.
@@ -166,7 +185,7 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn start(plan: AgentPlan) -> Result<Self> {
-        let process = Program::start("agent", &mut plan.command(&["run"]), &plan.directory)?;
+        let process = Program::start("agent", &mut plan.run_command()?, &plan.directory)?;
         Ok(Self { plan, process })
     }
 
@@ -214,4 +233,9 @@ impl Agent {
         self.process.kill();
         self.plan
     }
+}
+
+/// As TOML writes a list of them.
+fn texts<T: ToString>(all: &[T]) -> Vec<String> {
+    all.iter().map(T::to_string).collect()
 }

@@ -9,8 +9,9 @@ use anyhow::{Context, Result};
 
 use crate::collector::{AgencySeen, Tempo};
 use crate::fault::Cut;
-use crate::laboratory::{HTTP, Laboratory, Seat, Selector};
+use crate::laboratory::{HTTP, Laboratory, Seat};
 use crate::monitoring::{Monitoring, MonitoringPlan};
+use crate::topology::SitePlan;
 use crate::wait;
 use crate::webhook::{Alert, Webhook};
 
@@ -65,9 +66,9 @@ impl AlertPath {
     pub async fn build(tempo: Tempo, witness: Witness) -> Result<Self> {
         let seat = |agency: &str| Seat {
             agency: agency.into(),
-            internet: witness == Witness::Agent,
+            site: SitePlan { internet: witness == Witness::Agent, ..SitePlan::default() },
             gateway: true,
-            selector: Selector::Name,
+            ..Seat::default()
         };
         let agencies = [CUT_AGENCY].into_iter().chain(OTHER_AGENCIES);
         let laboratory = Laboratory::build(&agencies.map(seat).collect::<Vec<_>>(), tempo).await?;

@@ -40,11 +40,13 @@ pub struct CollectorPlan {
     /// Its namespace, if any.
     pub netns: Option<Arc<Netns>>,
     /// Where agents report.
-    pub dedicated: SocketAddr,
+    pub dedicated: Vec<SocketAddr>,
     /// Where they may report on a second way.
     pub fallback: Option<SocketAddr>,
     /// Where they enrol.
     pub enrolment: SocketAddr,
+    /// What codes name instead, where it listens on every address.
+    pub advertise_enrolment: Option<SocketAddr>,
     /// Where they recover expired certificates.
     pub recovery: SocketAddr,
     /// Metrics and API.
@@ -53,8 +55,8 @@ pub struct CollectorPlan {
     pub roster: RosterFiles,
     /// Whether prefixes in 127/8 are allowed.
     pub demo: bool,
-    /// Device and prefix for checks of gateways, if they are made.
-    pub core_check: Option<(String, String)>,
+    /// Device and prefixes for checks of gateways, if they are made.
+    pub core_check: Option<(String, Vec<String>)>,
     /// The agents' intervals.
     pub tempo: Tempo,
 }
@@ -89,12 +91,12 @@ impl CollectorPlan {
         let quoted = |path: &Path| format!("{:?}", path.display().to_string());
         let mut text = format!(
             "state_dir = {}\nroster = {}\nprefixes = {}\ntrust_domain = \"lab.test\"\ndemo = {}\n\n\
-             [listen]\ndedicated = [\"{}\"]\nenrolment = \"{}\"\nrecovery = \"{}\"\nhttp = \"{}\"\n",
+             [listen]\ndedicated = {:?}\nenrolment = \"{}\"\nrecovery = \"{}\"\nhttp = \"{}\"\n",
             quoted(&self.directory.join("state")),
             quoted(&self.roster.roster),
             quoted(&self.roster.prefixes),
             self.demo,
-            self.dedicated,
+            self.dedicated.iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
             self.enrolment,
             self.recovery,
             self.http,
@@ -102,17 +104,20 @@ impl CollectorPlan {
         if let Some(fallback) = self.fallback {
             writeln!(text, "fallback = [\"{fallback}\"]")?;
         }
+        if let Some(told) = self.advertise_enrolment {
+            writeln!(text, "\n[advertise]\nenrolment = \"{told}\"")?;
+        }
         if self.tempo == Tempo::Short {
             writeln!(
                 text,
                 "\n[report]\ninterval = \"1s\"\nprobe_period = \"1s\"\nconfirm_period = \"400ms\""
             )?;
         }
-        if let Some((device, prefix)) = &self.core_check {
+        if let Some((device, prefixes)) = &self.core_check {
             writeln!(
                 text,
                 "\n[core_check]\nenabled = true\ndevice = \"{device}\"\n\
-                 network_prefixes = [\"{prefix}\"]"
+                 network_prefixes = {prefixes:?}"
             )?;
         }
         Ok(text)

@@ -1,16 +1,16 @@
 //! What stands in the core beside the collector: for each site a resolver and an HTTP service of
 //! its own, so that sites in one laboratory can lose theirs apart.
 //!
-//! The resolver answers every A query with one address and everything else with an empty
-//! answer. The service answers 200, echoes the `haidang-nonce` request header and tells in
+//! The resolver answers every A query with one address, every AAAA query with another, and
+//! everything else with an empty answer. The service answers 200, echoes the `haidang-nonce` request header and tells in
 //! `haidang-seen-source` which address it was asked from.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::response::IntoResponse;
@@ -33,10 +33,32 @@ const PORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the resolver does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResolverMode {
-    /// Answers with this address.
-    Answers(Ipv4Addr),
+    /// Answers so.
+    Answers(Answer),
     /// Its port is closed.
     Stopped,
+}
+
+/// The addresses of every name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// For A.
+    pub v4: Ipv4Addr,
+    /// For AAAA.
+    pub v6: Ipv6Addr,
+}
+
+impl Answer {
+    /// Both addresses.
+    ///
+    /// # Errors
+    /// When they are not one of each family.
+    pub fn new(v4: IpAddr, v6: IpAddr) -> Result<Self> {
+        match (v4, v6) {
+            (IpAddr::V4(v4), IpAddr::V6(v6)) => Ok(Self { v4, v6 }),
+            _ => bail!("{v4} and {v6} are not one of each family"),
+        }
+    }
 }
 
 /// What the service does.
@@ -148,7 +170,7 @@ async fn answer(
     (status, headers, "Mạng truyền số liệu chuyên dùng\n")
 }
 
-async fn resolve(socket: tokio::net::UdpSocket, answer: Ipv4Addr) {
+pub(crate) async fn resolve(socket: tokio::net::UdpSocket, answer: Answer) {
     let mut query = [0; QUERY_BYTES_MAX];
     loop {
         // An error here is an ICMP error for an earlier answer: the asker is gone, others stay.
@@ -160,9 +182,11 @@ async fn resolve(socket: tokio::net::UdpSocket, answer: Ipv4Addr) {
 }
 
 /// The answer to a query with one question (RFC 1035, 4.1), or nothing to what is no such query.
-fn respond(query: &[u8], answer: Ipv4Addr) -> Option<Vec<u8>> {
+fn respond(query: &[u8], answer: Answer) -> Option<Vec<u8>> {
     /// Pointer to the name in the question, type A, class IN, TTL 0, four bytes follow.
-    const RECORD: [u8; 12] = [0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4];
+    const RECORD_A: [u8; 12] = [0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4];
+    /// The same of type AAAA (RFC 3596), and sixteen bytes.
+    const RECORD_AAAA: [u8; 12] = [0xc0, 0x0c, 0, 28, 0, 1, 0, 0, 0, 0, 0, 16];
     let (header, question) = query.split_at_checked(DNS_HEADER_BYTES)?;
     let is_query = header[2] & 0x80 == 0 && header[4..6] == [0, 1];
     let mut end = 0;
@@ -173,17 +197,25 @@ fn respond(query: &[u8], answer: Ipv4Addr) -> Option<Vec<u8>> {
     if !is_query {
         return None;
     }
-    let asks_for_a = question[end + 1..] == [0, 1, 0, 1];
+    let record = match question[end + 1..] {
+        [0, 1, 0, 1] => [&RECORD_A[..], &answer.v4.octets()].concat(),
+        [0, 28, 0, 1] => [&RECORD_AAAA[..], &answer.v6.octets()].concat(),
+        _ => Vec::new(),
+    };
     let mut response = Vec::with_capacity(QUERY_BYTES_MAX);
     response.extend_from_slice(&header[..2]);
     // QR, AA and the asker's RD; RA; no error; one question, at most one answer.
-    response.extend_from_slice(&[0x84 | (header[2] & 1), 0x80, 0, 1, 0, asks_for_a.into()]);
+    response.extend_from_slice(&[
+        0x84 | (header[2] & 1),
+        0x80,
+        0,
+        1,
+        0,
+        (!record.is_empty()).into(),
+    ]);
     response.extend_from_slice(&[0; 4]);
     response.extend_from_slice(question);
-    if asks_for_a {
-        response.extend_from_slice(&RECORD);
-        response.extend_from_slice(&answer.octets());
-    }
+    response.extend_from_slice(&record);
     Some(response)
 }
 
@@ -194,26 +226,37 @@ mod tests {
     /// `svc.test`, type A, id 7, as a stub resolver sends it.
     const QUERY: &[u8] = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x03svc\x04test\0\0\x01\0\x01";
 
+    const ANSWER: Answer = Answer {
+        v4: Ipv4Addr::new(198, 18, 2, 1),
+        v6: Ipv6Addr::new(0x2001, 0xdb8, 0x18, 2, 0, 0, 0, 1),
+    };
+
     #[test]
-    fn an_a_query_gets_the_address_and_another_an_empty_answer() {
-        let address = Ipv4Addr::new(198, 18, 2, 1);
-        let response = respond(QUERY, address).expect("a query");
-        assert_eq!(response[..8], [0, 7, 0x85, 0x80, 0, 1, 0, 1]);
-        assert!(response.ends_with(&address.octets()));
-        let mut aaaa = QUERY.to_vec();
-        aaaa[QUERY.len() - 3] = 28;
-        let response = respond(&aaaa, address).expect("a query");
-        assert_eq!(response[6..8], [0, 0]);
-        assert_eq!(response[12..], aaaa[12..]);
+    fn each_type_of_address_gets_its_address_and_another_type_an_empty_answer() {
+        let asked_for = |kind: u8| {
+            let mut query = QUERY.to_vec();
+            query[QUERY.len() - 3] = kind;
+            let response = respond(&query, ANSWER).expect("a query");
+            assert_eq!(response[12..query.len()], query[12..]);
+            response
+        };
+        let a = asked_for(1);
+        assert_eq!(a[..8], [0, 7, 0x85, 0x80, 0, 1, 0, 1]);
+        assert!(a.ends_with(&ANSWER.v4.octets()));
+        let aaaa = asked_for(28);
+        assert_eq!(aaaa[6..8], [0, 1]);
+        assert!(aaaa.ends_with(&ANSWER.v6.octets()));
+        let text = asked_for(16);
+        assert_eq!((&text[6..8], text.len()), (&[0, 0][..], QUERY.len()));
     }
 
     #[test]
     fn what_is_no_query_gets_no_answer() {
         for end in 0..QUERY.len() {
-            assert_eq!(respond(&QUERY[..end], Ipv4Addr::LOCALHOST), None, "cut at {end}");
+            assert_eq!(respond(&QUERY[..end], ANSWER), None, "cut at {end}");
         }
         let mut response = QUERY.to_vec();
         response[2] |= 0x80;
-        assert_eq!(respond(&response, Ipv4Addr::LOCALHOST), None);
+        assert_eq!(respond(&response, ANSWER), None);
     }
 }

@@ -1,13 +1,14 @@
 //! The whole laboratory: the network, a collector in its core and an agent in each site.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use haidang_proto::model::enrolment_code::EnrolmentCode;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,12 +20,19 @@ use crate::exposition::Exposition;
 use crate::netns;
 use crate::prefixes::{self, Participant};
 use crate::relay::CORE_DEVICE;
-use crate::topology::{CORE, CORE_ON_INTERNET, DEDICATED, Network, SECOND_ANCHOR, Site};
+use crate::topology::{
+    CORE, CORE_ON_INTERNET, CORE_V6, DEDICATED, DEDICATED_V6, Families, Leg, Network, Site,
+    SitePlan,
+};
 use crate::wait;
 use crate::web::Endpoint;
 
 /// Where agents report on the dedicated network.
 pub const REPORTS: SocketAddr = SocketAddr::new(IpAddr::V4(CORE), 7443);
+/// The same in IPv6.
+const REPORTS_V6: SocketAddr = SocketAddr::new(IpAddr::V6(CORE_V6), REPORTS.port());
+/// Where they enrol: one listener for both families.
+const ENROLMENT: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 7444);
 /// Where they report on the second way.
 pub const FALLBACK: SocketAddr = SocketAddr::new(IpAddr::V4(CORE_ON_INTERNET), 7445);
 /// Metrics and API, inside the core.
@@ -36,16 +44,18 @@ const READ_PERIOD: Duration = Duration::from_millis(250);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// An agency that takes part.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Seat {
     /// Its id in the shipped roster.
     pub agency: String,
-    /// Whether it has a second way.
-    pub internet: bool,
+    /// Its site.
+    pub site: SitePlan,
     /// Whether the roster names its gateway.
     pub gateway: bool,
     /// How its agent finds the dedicated interface.
     pub selector: Selector,
+    /// Whether the wall clock of its agent can be stepped.
+    pub stepped_clock: bool,
 }
 
 /// How an agent finds the dedicated interface.
@@ -93,8 +103,8 @@ impl Laboratory {
     /// # Errors
     /// Without root or programs, in a sentence; or when an agency does not connect.
     pub async fn build(seats: &[Seat], tempo: Tempo) -> Result<Self> {
-        let internet: Vec<_> = seats.iter().map(|seat| seat.internet).collect();
-        let mut network = Network::build(&internet).await?;
+        let plans: Vec<_> = seats.iter().map(|seat| seat.site).collect();
+        let mut network = Network::build(&plans).await?;
         let directory = netns::directory()?;
         let binaries = Binaries::find()?.copy_to(directory.path())?;
         let sites = std::mem::take(&mut network.sites);
@@ -167,6 +177,35 @@ impl Seen {
         })
         .await
     }
+
+    /// Notes from now on every state that an agency is seen in.
+    pub fn note(&self, agency: &str) -> Noted {
+        let noted = Arc::new(Mutex::new(BTreeSet::new()));
+        let (mut seen, agency, states) = (self.0.clone(), agency.to_owned(), Arc::clone(&noted));
+        let noting = tokio::spawn(async move {
+            while seen.changed().await.is_ok() {
+                if let Some(agency) = seen.borrow_and_update().get(&agency) {
+                    let mut states = states.lock().unwrap_or_else(PoisonError::into_inner);
+                    states.insert(agency.state.clone());
+                }
+            }
+        });
+        Noted { noted, _noting: AbortOnDropHandle::new(noting) }
+    }
+}
+
+/// States that an agency was seen in.
+#[derive(Debug)]
+pub struct Noted {
+    noted: Arc<Mutex<BTreeSet<String>>>,
+    _noting: AbortOnDropHandle<()>,
+}
+
+impl Noted {
+    /// All of them so far.
+    pub fn states(&self) -> BTreeSet<String> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 async fn start_collector(
@@ -182,22 +221,26 @@ async fn start_collector(
         participants.push(Participant {
             agency: seat.agency.clone(),
             name: prefixes::name_of(&seat.agency)?,
-            prefix: site.prefix(),
-            gateway: seat.gateway.then(|| site.gateway().into()),
+            prefixes: site.legs().iter().map(|leg| leg.prefix).collect(),
+            gateways: match seat.gateway {
+                true => site.legs().iter().map(|leg| leg.gateway).collect(),
+                false => Vec::new(),
+            },
         });
     }
     let plan = CollectorPlan {
         program: binaries.collector.clone(),
         directory: directory.path().join("collector"),
         netns: Some(Arc::clone(&network.core)),
-        dedicated: REPORTS,
+        dedicated: vec![REPORTS, REPORTS_V6],
         fallback: Some(FALLBACK),
-        enrolment: (CORE, 7444).into(),
+        enrolment: ENROLMENT,
+        advertise_enrolment: Some((CORE, ENROLMENT.port()).into()),
         recovery: (CORE, 7446).into(),
         http: HTTP,
         roster: prefixes::write(&participants, directory.path())?,
         demo: false,
-        core_check: Some((CORE_DEVICE.into(), DEDICATED.into())),
+        core_check: Some((CORE_DEVICE.into(), vec![DEDICATED.into(), DEDICATED_V6.into()])),
         tempo,
     };
     Collector::start(plan).await
@@ -212,27 +255,47 @@ fn start_agent(
     tempo: Tempo,
 ) -> Result<LabAgency> {
     let code = collector.create_token(&seat.agency, 1, "1h")?;
+    let code = match seat.site.families {
+        Families::Ipv6 => told_in_v6(&code)?,
+        Families::Ipv4 | Families::Dual => code,
+    };
+    let legs = site.legs();
+    let directory = directory.join(&seat.agency);
+    let anchors = |leg: &Leg| {
+        let [collector, second] = leg.anchors;
+        [(collector, Some(REPORTS.port())), (second, None)]
+    };
+    let networks = legs.iter().map(|leg| leg.dedicated.parse());
     let plan = AgentPlan {
         program: binaries.agent.clone(),
         agency: seat.agency.clone(),
-        directory: directory.join(&seat.agency),
+        stepped_clock: seat.stepped_clock.then(|| directory.join("clock")),
+        directory,
         netns: Some(Arc::clone(&site.netns)),
         interface: match seat.selector {
             Selector::Name => "{ name = \"eth0\" }".into(),
-            Selector::Prefix => format!("{{ prefix = \"{}\" }}", site.prefix()),
+            Selector::Prefix => format!("{{ prefix = \"{}\" }}", site.leg().prefix),
         },
-        prefix: site.prefix(),
-        network_prefix: DEDICATED.parse().context("the dedicated prefix")?,
-        gateway: Some(site.gateway().into()),
-        anchors: vec![(CORE.into(), Some(REPORTS.port())), (SECOND_ANCHOR.into(), None)],
-        resolver: Some(site.resolver()),
-        service: Some(site.service()),
-        fallback: if site.internet { vec![FALLBACK] } else { Vec::new() },
+        prefixes: legs.iter().map(|leg| leg.prefix).collect(),
+        network_prefixes: networks.collect::<Result<_, _>>().context("the dedicated prefixes")?,
+        gateways: legs.iter().map(|leg| leg.gateway).collect(),
+        anchors: legs.iter().flat_map(anchors).collect(),
+        resolvers: legs.iter().map(|leg| leg.resolver).collect(),
+        services: legs.iter().map(|leg| leg.service).collect(),
+        fallback: if seat.site.internet { vec![FALLBACK] } else { Vec::new() },
         tempo,
     };
     let agent = Agent::enrol_and_start(plan, &code)?;
     let name = prefixes::name_of(&seat.agency)?;
     Ok(LabAgency { agency: seat.agency.clone(), name, site, agent })
+}
+
+/// The code as an operator hands it to an agency that speaks IPv6 alone: the collector names one
+/// endpoint, here the IPv4 one.
+fn told_in_v6(code: &str) -> Result<String> {
+    let code: EnrolmentCode = code.parse().context("read the enrolment code")?;
+    let endpoint = SocketAddr::from((CORE_V6, ENROLMENT.port())).to_string();
+    Ok(EnrolmentCode { endpoint, ..code }.reveal().to_string())
 }
 
 /// Reads the states of the agencies that take part, and of no others: 631 are many for a build

@@ -66,13 +66,14 @@ impl Loopback {
             directory: self.directory.path().join(name),
             netns: None,
             interface: "{ name = \"lo\" }".into(),
-            prefix: prefix(number),
-            network_prefix: network(),
-            gateway: None,
-            anchors: vec![(COLLECTOR, Some(self.collector.plan.dedicated.port()))],
-            resolver: None,
-            service: None,
+            prefixes: vec![prefix(number)],
+            network_prefixes: vec![network()],
+            gateways: Vec::new(),
+            anchors: vec![(COLLECTOR, Some(self.collector.plan.dedicated[0].port()))],
+            resolvers: Vec::new(),
+            services: Vec::new(),
             fallback: Vec::new(),
+            stepped_clock: None,
             tempo: Tempo::Short,
         }
     }
@@ -118,17 +119,18 @@ fn plan(agencies: &[&str], binaries: &Binaries, directory: &Path) -> Result<Coll
         participants.push(Participant {
             agency: (*agency).into(),
             name: prefixes::name_of(agency)?,
-            prefix: prefix(number),
-            gateway: None,
+            prefixes: vec![prefix(number)],
+            gateways: Vec::new(),
         });
     }
     Ok(CollectorPlan {
         program: binaries.collector.clone(),
         directory: directory.join("collector"),
         netns: None,
-        dedicated: free_port(COLLECTOR)?,
+        dedicated: vec![free_port(COLLECTOR)?],
         fallback: None,
         enrolment: free_port(COLLECTOR)?,
+        advertise_enrolment: None,
         recovery: free_port(COLLECTOR)?,
         http: free_port(Ipv4Addr::LOCALHOST.into())?,
         roster: prefixes::write(&participants, directory)?,

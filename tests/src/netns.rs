@@ -63,6 +63,20 @@ impl Netns {
         Ok(netns)
     }
 
+    /// Switches IPv6 on. Addresses outlive a switched-off device, as those of IPv4 do: the devices
+    /// that are switched off in a laboratory stand for cables.
+    ///
+    /// # Errors
+    /// When the kernel has no IPv6.
+    pub fn speak_v6(&self) -> Result<()> {
+        for set in ["all", "default"] {
+            self.set_sysctl(&format!("net/ipv6/conf/{set}/disable_ipv6"), "0")?;
+            self.set_sysctl(&format!("net/ipv6/conf/{set}/accept_dad"), "0")?;
+            self.set_sysctl(&format!("net/ipv6/conf/{set}/keep_addr_on_down"), "1")?;
+        }
+        Ok(())
+    }
+
     /// Its name, for `ip netns exec`.
     pub fn name(&self) -> &str {
         &self.name
@@ -102,6 +116,14 @@ impl Netns {
     /// The first line that fails, in the words of `ip`.
     pub fn ip(&self, lines: &str) -> Result<()> {
         feed(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), lines)
+    }
+
+    /// The same for lines that do not say by an address that they are about IPv6.
+    ///
+    /// # Errors
+    /// The first line that fails, in the words of `ip`.
+    pub fn ip6(&self, lines: &str) -> Result<()> {
+        feed(Command::new("ip").args(["-6", "-n", &self.name, "-batch", "-"]), lines)
     }
 
     /// Loads a ruleset of nftables inside the namespace.

@@ -21,10 +21,10 @@ pub struct Participant {
     pub agency: String,
     /// Its official name.
     pub name: String,
-    /// Its machines' prefix.
-    pub prefix: IpNet,
-    /// Its gateway, if the core may check it.
-    pub gateway: Option<IpAddr>,
+    /// Its machines' prefixes.
+    pub prefixes: Vec<IpNet>,
+    /// Its gateways, if the core may check them.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// The files of one run.
@@ -76,20 +76,22 @@ pub fn write(participants: &[Participant], directory: &Path) -> Result<RosterFil
         let id = row.split(',').next().unwrap_or_default();
         let participant = participants.iter().find(|participant| participant.agency == id);
         found += usize::from(participant.is_some());
-        let gateway = participant.and_then(|participant| participant.gateway);
-        let gateway = gateway.map_or_else(String::new, |gateway| gateway.to_string());
-        writeln!(roster, "{row},{gateway}")?;
+        let gateways = participant.map_or(&[][..], |participant| &participant.gateways);
+        let gateways: Vec<_> = gateways.iter().map(IpAddr::to_string).collect();
+        writeln!(roster, "{row},{}", gateways.join(";"))?;
     }
     ensure!(found == participants.len(), "a participant is not in {SHIPPED_ROSTER}");
-    let mut prefixes = String::from("agency,prefix,side,valid_from,valid_to\n");
-    for Participant { agency, prefix, .. } in participants {
-        writeln!(prefixes, "{agency},{prefix},local,,")?;
+    let mut all = String::from("agency,prefix,side,valid_from,valid_to\n");
+    for Participant { agency, prefixes, .. } in participants {
+        for prefix in prefixes {
+            writeln!(all, "{agency},{prefix},local,,")?;
+        }
     }
     let files = RosterFiles {
         roster: directory.join("roster.csv"),
         prefixes: directory.join("prefixes.csv"),
     };
-    for (path, text) in [(&files.roster, roster), (&files.prefixes, prefixes)] {
+    for (path, text) in [(&files.roster, roster), (&files.prefixes, all)] {
         fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(files)

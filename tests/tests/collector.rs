@@ -214,7 +214,7 @@ async fn hostile_bytes_on_the_report_port_change_nothing() {
     use std::net::TcpStream;
     let world = world().await;
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 64], &[0x16, 3, 1, 255, 255, 1, 2, 3]] {
-        let mut stream = TcpStream::connect(world.collector.plan.dedicated).expect("it listens");
+        let mut stream = TcpStream::connect(world.collector.plan.dedicated[0]).expect("it listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
         stream.write_all(bytes).expect("sent");
         // Closed, or a TLS alert and closed.

@@ -11,7 +11,7 @@ use haidang_tests::binaries::repository;
 use haidang_tests::collector::{AgencySeen, Tempo};
 use haidang_tests::fault::Cut;
 use haidang_tests::figures::{self, Times};
-use haidang_tests::laboratory::{HTTP, Laboratory, Seat, Selector, agencies_of};
+use haidang_tests::laboratory::{HTTP, Laboratory, Seat, agencies_of};
 use haidang_tests::monitoring::{Monitoring, MonitoringPlan};
 use haidang_tests::topology::Line;
 use haidang_tests::webhook::Webhook;
@@ -46,9 +46,8 @@ impl World {
             let agencies = agencies_of(district, AGENCIES_EACH).expect("the roster is there");
             seats.extend(agencies.into_iter().map(|agency| Seat {
                 agency,
-                internet: false,
                 gateway: true,
-                selector: Selector::Name,
+                ..Seat::default()
             }));
         }
         let laboratory = Laboratory::build(&seats, Tempo::Short).await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use haidang_tests::fault::Cut;
-use haidang_tests::topology::{CORE_ON_INTERNET, Network, Site};
+use haidang_tests::topology::{CORE_ON_INTERNET, Network, Site, SitePlan};
 use haidang_tests::web::Endpoint;
 use http::StatusCode;
 
@@ -32,7 +32,7 @@ enum Met {
 }
 
 async fn meet(site: &Site) -> Result<Met> {
-    let resolver = SocketAddr::new(site.resolver(), 53);
+    let resolver = SocketAddr::new(site.leg().resolver, 53);
     let answer = site.netns.inside(|| -> std::io::Result<Vec<u8>> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.set_read_timeout(Some(SILENCE))?;
@@ -44,7 +44,7 @@ async fn meet(site: &Site) -> Result<Met> {
         Ok(answer)
     })?;
     let Ok(answer) = answer else { return Ok(Met::NoName) };
-    let std::net::IpAddr::V4(service) = site.service() else { unreachable!("it is IPv4") };
+    let std::net::IpAddr::V4(service) = site.leg().service else { unreachable!("it is IPv4") };
     if !answer.ends_with(&service.octets()) {
         return Ok(Met::Lie);
     }
@@ -62,7 +62,8 @@ async fn meet(site: &Site) -> Result<Met> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_cut_breaks_what_it_says_and_healing_undoes_it() {
-    let mut network = Network::build(&[false, false]).await.expect("the network is built");
+    let mut network =
+        Network::build(&[SitePlan::default(); 2]).await.expect("the network is built");
     let [site, other] = &mut network.sites[..] else { unreachable!("two were asked for") };
     let works = || Met::Works { seen_source: "198.18.11.10".into() };
     let table = [
@@ -102,7 +103,9 @@ async fn each_cut_breaks_what_it_says_and_healing_undoes_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_site_with_internet_leaks_when_its_link_is_cut() {
-    let mut network = Network::build(&[true]).await.expect("the network is built");
+    let mut network = Network::build(&[SitePlan { internet: true, ..SitePlan::default() }])
+        .await
+        .expect("the network is built");
     let site = &mut network.sites[0];
     site.cut(Cut::Link).await.expect("cut");
     let leaked = Met::Works { seen_source: "192.0.2.1".into() };
@@ -112,9 +115,9 @@ async fn a_site_with_internet_leaks_when_its_link_is_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_path_takes_longer_and_a_hole_swallows_large_answers() {
-    let mut network = Network::build(&[false]).await.expect("the network is built");
+    let mut network = Network::build(&[SitePlan::default()]).await.expect("the network is built");
     let site = &mut network.sites[0];
-    let service = SocketAddr::new(site.service(), 80);
+    let service = SocketAddr::new(site.leg().service, 80);
     site.cut(Cut::Slow).await.expect("cut");
     let started = Instant::now();
     site.netns.connect(service).expect("slow, not dead");
@@ -130,7 +133,7 @@ fn ask_largely(site: &Site) -> std::io::Result<usize> {
     let ask = || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.set_read_timeout(Some(SILENCE))?;
-        socket.connect(SocketAddr::new(site.resolver(), 53))?;
+        socket.connect(SocketAddr::new(site.leg().resolver, 53))?;
         let mut query = QUERY.to_vec();
         query.resize(1450, 0);
         socket.send(&query)?;

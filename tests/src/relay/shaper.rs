@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 /// Packets in flight; what comes on top is lost, as in any router's queue.
 const QUEUE_PACKETS_MAX: usize = 10_000;
-/// Sites whose loss state is kept: one for each third octet.
 const IPV4_HEADER_BYTES: usize = 20;
+const IPV6_HEADER_BYTES: usize = 40;
 
 /// Which way a packet goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -167,15 +167,14 @@ impl Shaper {
     }
 }
 
-/// The third octet of the site's address, if the packet is IPv4.
+/// The third octet of the site's address, which in IPv6 is the end of its fourth group.
 fn site_of(packet: &[u8], direction: Direction) -> Option<u8> {
-    if packet.len() < IPV4_HEADER_BYTES || packet[0] >> 4 != 4 {
-        return None;
-    }
-    Some(match direction {
-        Direction::ToCore => packet[14],
-        Direction::ToSite => packet[18],
-    })
+    let (source, destination) = match packet.first()? >> 4 {
+        4 if packet.len() >= IPV4_HEADER_BYTES => (14, 18),
+        6 if packet.len() >= IPV6_HEADER_BYTES => (15, 31),
+        _ => return None,
+    };
+    packet.get(if direction == Direction::ToCore { source } else { destination }).copied()
 }
 
 /// xorshift64*: enough for dice, and the same dice on every machine.
@@ -279,9 +278,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ipv4_is_dropped() {
+    fn an_ipv6_path_is_found_by_the_fourth_group() {
+        let mut packet = vec![0; 104];
+        packet[0] = 0x60;
+        packet[15] = SITE;
+        let cut = BTreeMap::from([(SITE, Impairments::BLACK_HOLE)]);
         let mut shaper = Shaper::new(7);
-        for hostile in [&[][..], &[0x45; 19], &[0x60; 40]] {
+        shaper.offer(&packet, Direction::ToCore, &cut, Duration::ZERO);
+        assert_eq!(shaper.next_due(), None);
+        shaper.offer(&packet, Direction::ToSite, &cut, Duration::ZERO);
+        assert_eq!(shaper.next_due(), Some(Duration::ZERO), "to another site");
+    }
+
+    #[test]
+    fn what_is_no_whole_packet_is_dropped() {
+        let mut shaper = Shaper::new(7);
+        for hostile in [&[][..], &[0x45; 19], &[0x60; 39], &[0x50; 40]] {
             shaper.offer(hostile, Direction::ToCore, &BTreeMap::new(), Duration::ZERO);
         }
         assert_eq!(shaper.next_due(), None);
