@@ -22,7 +22,11 @@ use haidang_agent::run::{run, runtime};
 use haidang_agent::schedule::CyclePlan;
 use haidang_agent::{host, status};
 use haidang_proto::model::enrolment_code::{CODE_BYTES_MAX, EnrolmentCode};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use zeroize::Zeroizing;
 
 /// Exit status of a command line that cannot be understood (sysexits.h, EX_USAGE).
@@ -116,10 +120,23 @@ fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
 
 fn serve(path: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::load(path)?;
-    let filter = EnvFilter::try_from_env("HAIDANG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    start_logging();
     run(config)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `HAIDANG_LOG` chooses what is shown: `info` by default; `haidang_agent=debug,warn` names a part
+/// and the rest.
+fn start_logging() {
+    let wanted = std::env::var("HAIDANG_LOG").unwrap_or_else(|_| "info".to_owned());
+    let read = wanted.parse::<Targets>();
+    let is_bad = read.is_err();
+    let filter = read.unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    if is_bad {
+        tracing::warn!(wanted, "HAIDANG_LOG is no filter, such as info or debug: info is shown");
+    }
 }
 
 fn enroll(path: &Path, code_file: Option<&Path>, replace: Replace) -> anyhow::Result<ExitCode> {
