@@ -39,23 +39,41 @@ pub(super) async fn probe(
         }
     };
     let ((by_tcp, source), by_echo) = tokio::join!(by_tcp, detour.echo.probe(&binding, plan));
-    match (by_tcp, source, by_echo) {
-        (Tcp::Proved { .. } | Tcp::Connected { .. }, Some(source), _) => reached(source.ip()),
-        // A captive portal answers in everybody's name: its echo is worth no more than its TCP.
-        (Tcp::Impostor { .. }, _, _) => Unbound::Unreached,
-        (Tcp::Refused, _, Echo::Answered(_)) => Unbound::Failed(LocalFault(format!(
-            "something answers echo for {target} and refuses TCP: that may be anybody"
-        ))),
-        (_, _, Echo::Answered(_)) => match chosen_source(target) {
+    let proves = detour.tcp.as_ref().is_some_and(|(_, proof)| !matches!(proof, Proof::Handshake));
+    match judge(&by_tcp, &by_echo, proves) {
+        Judged::Reached => match source.map(|source| source.ip()).or_else(|| chosen_source(target))
+        {
             Some(source) => reached(source),
             None => Unbound::Failed(LocalFault(format!(
                 "{target} answered, but the kernel names no source address for it"
             ))),
         },
-        (Tcp::NotTried, _, Echo::Forbidden) => Unbound::Failed(LocalFault(
-            "this machine may not send echo, and the first anchor has no tcp_port".into(),
-        )),
-        _ => Unbound::Unreached,
+        Judged::Unreached => Unbound::Unreached,
+        Judged::Unclear(problem) => Unbound::Failed(LocalFault(format!("{target}: {problem}"))),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Judged {
+    Reached,
+    Unreached,
+    Unclear(&'static str),
+}
+
+/// Whether the anchor was reached. A captive portal answers echo in everybody's name: where the
+/// anchor can prove by TCP who it is (`proves`), echo alone tells nothing.
+fn judge(by_tcp: &Tcp, by_echo: &Echo, proves: bool) -> Judged {
+    match (by_tcp, by_echo) {
+        (Tcp::Proved { .. } | Tcp::Connected { .. }, _) => Judged::Reached,
+        (Tcp::Impostor { .. }, _) => Judged::Unreached,
+        (_, Echo::Answered(_)) if proves => {
+            Judged::Unclear("somebody answers echo, and does not prove by TCP who it is")
+        }
+        (_, Echo::Answered(_)) => Judged::Reached,
+        (Tcp::NotTried, Echo::Forbidden) => {
+            Judged::Unclear("this machine may not send echo, and the first anchor has no tcp_port")
+        }
+        _ => Judged::Unreached,
     }
 }
 
@@ -71,5 +89,29 @@ pub(super) async fn canary(target: SocketAddr, deadline: Duration) -> Canary {
             Canary::Unreached
         }
         Err(ConnectError::Unsendable(fault)) => Canary::Failed(fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::evidence::Exchange;
+
+    #[test]
+    fn only_proof_shows_a_leak_where_the_anchor_can_prove_itself() {
+        let answered = Echo::Answered(Exchange::default());
+        let silent = Echo::Silent(Exchange::default());
+        let proved = Tcp::Proved { connect: Duration::from_millis(5) };
+        let portal = Tcp::Impostor { presented: "HTTP/1.1 302".into() };
+        assert_eq!(judge(&proved, &silent, true), Judged::Reached);
+        assert_eq!(judge(&portal, &answered, true), Judged::Unreached);
+        for tcp in [Tcp::Refused, Tcp::Silent] {
+            assert!(matches!(judge(&tcp, &answered, true), Judged::Unclear(_)), "{tcp:?}");
+            assert_eq!(judge(&tcp, &silent, true), Judged::Unreached, "{tcp:?}");
+        }
+        assert_eq!(judge(&Tcp::NotTried, &answered, false), Judged::Reached);
+        assert!(matches!(judge(&Tcp::NotTried, &Echo::Forbidden, false), Judged::Unclear(_)));
     }
 }
