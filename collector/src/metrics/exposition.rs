@@ -19,7 +19,7 @@ use super::text::Text;
 
 /// Bytes after which a chunk is handed over: large enough that its overhead does not count.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Series that a scrape may have unless it is told otherwise: 11,384 agencies with 46 each fit,
+/// Series that a scrape may have unless it is told otherwise: 11,384 agencies with 47 each fit,
 /// and one Prometheus still takes them.
 const SERIES_MAX: usize = 600_000;
 
@@ -43,6 +43,7 @@ const PER_AGENCY: &[Written] = &[
     within_budget(table::AGENCY_LAST_VERIFIED, 1, last_verified),
     within_budget(table::AGENCY_AGENTS, 4, agents),
     within_budget(table::AGENCY_FINDING, Finding::ALL.len(), findings),
+    within_budget(table::AGENCY_PARTIAL, 1, partial),
     within_budget(table::AGENCY_FLAG, Flag::ALL.len(), flags),
     within_budget(table::AGENCY_CERTIFICATE_EXPIRY, 1, certificate_expiry),
     within_budget(table::AGENCY_LOSS, 1, loss),
@@ -269,6 +270,14 @@ fn findings(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
             .plain("agency", id(snapshot, view))
             .plain("finding", finding.as_str())
             .truth(view.findings.contains(finding));
+    }
+}
+
+fn partial(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
+    if view.agents_fresh > 0 {
+        text.series(&table::AGENCY_PARTIAL)
+            .plain("agency", id(snapshot, view))
+            .float(view.partial_ratio.unwrap_or(0.0));
     }
 }
 

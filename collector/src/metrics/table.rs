@@ -76,6 +76,8 @@ families! {
         "When the last verified message of the agency was received; absent if there was none.";
     AGENCY_FINDING "haidang_agency_finding" Gauge Truth
         "What the collector noticed about the agency.";
+    AGENCY_PARTIAL "haidang_agency_partial_ratio" Gauge Ratio
+        "Share of the agency's machines heard of late that do not see the path up, while others do; 0 when they agree, absent when none was heard.";
     AGENCY_FLAG "haidang_agency_flag" Gauge Count
         "Machines of the agency that were heard of late and show the flag.";
     AGENCY_CERTIFICATE_EXPIRY "haidang_agency_certificate_expiry_timestamp_seconds" Gauge Seconds

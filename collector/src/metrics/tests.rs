@@ -55,6 +55,7 @@ fn every_agency_has_its_seven_states_from_the_start() {
     assert_eq!(counts["haidang_agency_state"], 631 * 7);
     assert_eq!(text.matches("state=\"not_enrolled\"} 1\n").count(), 631);
     assert_eq!(counts["haidang_agency_finding"], 631 * 5);
+    assert!(!counts.contains_key("haidang_agency_partial_ratio"), "nobody was heard");
     assert_eq!(counts["haidang_agency_suppressed"], 631 * 5);
     assert_eq!(counts["haidang_agency_flag"], 631 * 8);
     assert_eq!(counts["haidang_agency_posture_checks"], 631 * 80);
@@ -98,6 +99,7 @@ fn measurements_and_causes_show_while_they_hold() {
     let mut snapshot = city();
     let view = &mut snapshot.agencies[0];
     view.state = AgencyState::from_labels("disconnected", "no_route").expect("a state");
+    (view.partial_ratio, view.agents_fresh) = (Some(0.5), 2);
     view.quality = Some(QualityView {
         rtt_p50: Duration::from_micros(1_500),
         rtt_p95: Duration::from_millis(2),
@@ -109,6 +111,7 @@ fn measurements_and_causes_show_while_they_hold() {
         "haidang_agency_disconnect_cause{agency=\"01-van-phong-ubnd\",cause=\"no_route\"} 1\n",
         "haidang_agency_rtt_seconds{agency=\"01-van-phong-ubnd\",stat=\"p50\"} 0.0015\n",
         "haidang_agency_loss_ratio{agency=\"01-van-phong-ubnd\"} 0.25\n",
+        "haidang_agency_partial_ratio{agency=\"01-van-phong-ubnd\"} 0.5\n",
         "haidang_agency_jitter_seconds{agency=\"01-van-phong-ubnd\"} 0.0\n",
     ] {
         assert!(text.contains(line), "{line}");
