@@ -106,7 +106,8 @@ impl Checkup<'_> {
 
     /// Findings beside it.
     pub fn flags(&self) -> Flags {
-        flags_of(self.cycle, &self.config.dedicated.network_prefixes)
+        let Config { dedicated, posture, .. } = self.config;
+        flags_of(self.cycle, &dedicated.network_prefixes, &posture.permitted_interfaces)
     }
 
     /// The worst of verdict, findings and enrolment. A probe that failed where another proved

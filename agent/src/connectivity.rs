@@ -38,8 +38,8 @@ use self::path::{Path, Reach};
 use self::quality::QualityLog;
 use self::upper::UpperWatch;
 
-pub use self::facts::facts;
-pub use self::findings::{Bridging, bridging, flags_of, is_dual_homed};
+pub use self::facts::{facts, surrounding_facts};
+pub use self::findings::{Bridging, bridging, flags_of, undeclared};
 
 /// CLOCK_BOOTTIME gaining so much on CLOCK_MONOTONIC between two cycles means a suspend.
 const SLEEP_MIN: Duration = Duration::from_secs(5);
@@ -98,6 +98,13 @@ impl Detector {
             proved_at: None,
             facts: Vec::new(),
         }
+    }
+
+    /// With interfaces to other networks that the site has declared: they are told, and no finding.
+    #[must_use]
+    pub fn declaring(mut self, interfaces: &[String]) -> Self {
+        self.findings.declared = interfaces.to_vec();
+        self
     }
 
     /// Takes in a cycle that began at `started` and has just ended. Answers what the journal has
@@ -172,6 +179,11 @@ impl Detector {
     /// Facts of the latest cycle; empty when connected, which needs no explanation.
     pub fn evidence(&self) -> Vec<Fact> {
         self.facts.clone()
+    }
+
+    /// What else this machine is attached to, and what joins it to the dedicated network.
+    pub fn surroundings(&self) -> &[Fact] {
+        self.findings.surroundings()
     }
 
     fn has_slept(&mut self, now: Now) -> bool {

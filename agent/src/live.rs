@@ -30,6 +30,8 @@ pub struct View {
     pub flags: Flags,
     /// Facts behind it.
     pub evidence: Vec<Fact>,
+    /// What else this machine is attached to, and what joins the networks.
+    pub surroundings: Vec<Fact>,
     /// Counts since the last report that took them.
     pub quality: Quality,
     /// Grows whenever verdict or flags change: that is worth a report of its own.
@@ -51,6 +53,7 @@ impl Live {
             proved_at: None,
             flags: Flags::default(),
             evidence: Vec::new(),
+            surroundings: Vec::new(),
             quality: Quality::default(),
             changes: 0,
         };
@@ -80,6 +83,14 @@ impl Live {
                 view.quality = Quality::default();
             }
             view.quality.merge(quality);
+        });
+    }
+
+    /// What a cycle saw around the machine. Told together with [`Self::observe`], which follows.
+    pub fn surround(&self, surroundings: Vec<Fact>) {
+        self.view.send_if_modified(|view| {
+            view.surroundings = surroundings;
+            false
         });
     }
 

@@ -60,7 +60,8 @@ impl Observer {
             self.clock.boottime(),
         );
         let mut detector =
-            Detector::new(&self.config.verdict, &self.config.dedicated, self.clock.now());
+            Detector::new(&self.config.verdict, &self.config.dedicated, self.clock.now())
+                .declaring(&self.config.posture.permitted_interfaces);
         let mut events = KernelEvents::subscribe();
         loop {
             let wait = schedule.next().saturating_sub(self.clock.boottime());
@@ -105,6 +106,7 @@ impl Observer {
                 self.keeper.append(now.moment, event);
             }
             let quality = detector.take_quality();
+            self.live.surround(detector.surroundings().to_vec());
             self.live.observe(
                 detector.verdict(),
                 detector.verdict_since(),

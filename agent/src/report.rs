@@ -51,7 +51,8 @@ impl Reporter {
         now: Moment,
     ) -> Report {
         self.sequence += 1;
-        let View { verdict, since, proved_at: _, flags, evidence, quality, changes: _ } = view;
+        let View { verdict, since, proved_at: _, flags, evidence, surroundings, quality, changes: _ } =
+            view;
         Report {
             process_nonce: self.process.nonce,
             machine_fingerprint: self.process.fingerprint,
@@ -66,6 +67,7 @@ impl Reporter {
                 flags,
                 quality,
                 evidence,
+                surroundings,
             },
             journal,
             host,

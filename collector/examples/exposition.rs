@@ -116,6 +116,7 @@ fn reported(roster: &Arc<Roster>, now: Now) -> Fleet {
                 flags: Flags::NONE,
                 quality: quality.clone(),
                 evidence: Vec::new(),
+                surroundings: Vec::new(),
             },
             journal: JournalStatus::default(),
             host: None,

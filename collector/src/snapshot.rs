@@ -198,6 +198,9 @@ pub struct AgencyView {
     pub findings: Vec<Finding>,
     /// Whose prefixes its agents speak from, where these are another agency's.
     pub speaks_from: Vec<AgencyId>,
+    /// What else its machines are attached to, and what joins the networks: any machine's, each
+    /// once.
+    pub surroundings: Vec<Fact>,
     /// Share of its fresh agents that do not see the path up, while others do.
     pub partial_ratio: Option<f64>,
     /// Agents enrolled and not revoked.
@@ -357,6 +360,8 @@ pub struct ReportView {
     pub flags: Flags,
     /// Its evidence.
     pub evidence: Vec<Fact>,
+    /// What else its machine is attached to, and what joins the networks.
+    pub surroundings: Vec<Fact>,
     /// Its quality window.
     pub quality: Option<QualityView>,
     /// Its version.

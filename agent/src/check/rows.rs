@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::connectivity::ladder::{echo_answered, tcp_answered};
-use crate::connectivity::{Bridging, bridging, is_dual_homed};
+use crate::connectivity::{Bridging, bridging};
 use crate::evidence::{
     Address, Canary, Cycle, Dns, Echo, Interface, LocalFault, Nat, Neighbour, PathMtu, RouteLookup,
     ServiceAnswer, Surroundings, Tcp, Unbound,
@@ -164,7 +164,7 @@ fn other_networks(surroundings: &Result<Surroundings, LocalFault>) -> Seen {
     match bridging(seen) {
         Bridging::Joined => fails(Key::Joined, listed(seen.joints.iter().map(ToString::to_string))),
         Bridging::Unknown => unknown(Key::NotRead, listed(unread)),
-        Bridging::Apart if is_dual_homed(seen) => {
+        Bridging::Apart if !seen.other_routed_interfaces.is_empty() => {
             let others = listed(seen.other_routed_interfaces.iter().cloned());
             (Outcome::Note, Key::Attached, others)
         }

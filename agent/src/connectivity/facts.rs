@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use haidang_proto::model::fact::{FACT_TEXT_BYTES_MAX, FACTS_MAX, Fact, FactKind};
 
 use crate::evidence::{
-    Address, Cycle, Dns, Echo, Exchange, Gateway, Interface, Link, Neighbour, PathMtu, RouteLookup,
-    ServiceAnswer, Tcp, Unbound,
+    Address, Cycle, Dns, Echo, Exchange, Gateway, Interface, Joint, Link, Nat, Neighbour, PathMtu,
+    RouteLookup, ServiceAnswer, Surroundings, Tcp, Unbound,
 };
 
 /// The facts of a cycle.
@@ -47,6 +47,32 @@ pub fn facts(cycle: &Cycle) -> Vec<Fact> {
     }
     let lag = format!("timer lag {} ms", cycle.prober_lag_max.as_millis());
     list.push(FactKind::Prober, "", lag);
+    list.0
+}
+
+/// What else a machine is attached to, and what joins it to the dedicated network. `declared` names
+/// the interfaces that the site permits.
+pub fn surrounding_facts(surroundings: &Surroundings, declared: &[String]) -> Vec<Fact> {
+    let Surroundings { other_routed_interfaces, forwarding, joints, nat, unread: _ } = surroundings;
+    let mut list = List(Vec::new());
+    for joint in joints {
+        let subject = match joint {
+            Joint::Bridge { .. } => "bridge",
+            Joint::Forwarding { .. } => "forwarding",
+            Joint::Tunnel { .. } => "tunnel",
+            Joint::Proxy { .. } => "proxy",
+        };
+        list.push(FactKind::Joint, subject, joint.to_string());
+    }
+    // Without forwarding, translation joins nothing.
+    if (forwarding.v4 || forwarding.v6) && !joints.is_empty() && *nat == Nat::Loaded {
+        list.push(FactKind::Joint, "nat", "loaded, rules not readable");
+    }
+    for interface in other_routed_interfaces {
+        let is_declared = declared.contains(interface);
+        let value = if is_declared { "declared" } else { "not declared" };
+        list.push(FactKind::OtherNetwork, interface, value);
+    }
     list.0
 }
 

@@ -3,12 +3,14 @@
 //! A flag stands until a later cycle proves the contrary: what could not be read or was not
 //! asked this time leaves it as it was.
 
+use haidang_proto::model::fact::Fact;
 use haidang_proto::model::flag::{Flag, Flags};
 use ipnet::IpNet;
 
 use crate::evidence::{Anchor, Canary, Cycle, Echo, ServiceAnswer, Surroundings, Unbound};
 use crate::schedule::EchoTrust;
 
+use super::facts::surrounding_facts;
 use super::ladder::{echo_answered, echo_was_tried, tcp_answered, tcp_was_tried, was_tried};
 use super::quality::{ANCHORS_MAX, Protocol};
 
@@ -21,6 +23,9 @@ const DEAF_CYCLES: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Findings {
     network_prefixes: Vec<IpNet>,
+    /// Interfaces to other networks that the site has declared.
+    pub(super) declared: Vec<String>,
+    surroundings: Vec<Fact>,
     unbound_leaks: bool,
     source_leaks: bool,
     dual_homed: bool,
@@ -43,6 +48,8 @@ impl Findings {
     pub(super) fn new(network_prefixes: Vec<IpNet>) -> Self {
         Self {
             network_prefixes,
+            declared: Vec::new(),
+            surroundings: Vec::new(),
             unbound_leaks: false,
             source_leaks: false,
             dual_homed: false,
@@ -67,6 +74,12 @@ impl Findings {
         standing.into_iter().filter(|(_, stands)| *stands).map(|(flag, _)| flag).collect()
     }
 
+    /// The facts behind `dual_homed` and `bridging`, from the latest cycle that could read all of
+    /// them.
+    pub(super) fn surroundings(&self) -> &[Fact] {
+        &self.surroundings
+    }
+
     /// One deaf cycle is enough to ask TCP each time, before the flag says so.
     pub(super) fn echo_trust(&self) -> EchoTrust {
         if self.echo_forbidden || self.deaf_cycles > 0 {
@@ -86,8 +99,12 @@ impl Findings {
 
     pub(super) fn observe(&mut self, cycle: &Cycle) {
         if let Ok(surroundings) = &cycle.link.surroundings {
-            self.dual_homed = is_dual_homed(surroundings);
-            match bridging(surroundings) {
+            self.dual_homed = !undeclared(surroundings, &self.declared).is_empty();
+            let bridging = bridging(surroundings);
+            if bridging != Bridging::Unknown {
+                self.surroundings = surrounding_facts(surroundings, &self.declared);
+            }
+            match bridging {
                 Bridging::Joined => self.bridging = true,
                 Bridging::Apart => self.bridging = false,
                 Bridging::Unknown => {}
@@ -152,8 +169,9 @@ impl Silence {
 }
 
 /// The flags that a single cycle shows to somebody who looks once.
-pub fn flags_of(cycle: &Cycle, network_prefixes: &[IpNet]) -> Flags {
+pub fn flags_of(cycle: &Cycle, network_prefixes: &[IpNet], declared: &[String]) -> Flags {
     let mut findings = Findings::new(network_prefixes.to_vec());
+    findings.declared = declared.to_vec();
     findings.observe(cycle);
     // Nothing follows: what was seen once has to do.
     if findings.deaf_cycles > 0 {
@@ -165,9 +183,11 @@ pub fn flags_of(cycle: &Cycle, network_prefixes: &[IpNet]) -> Flags {
     findings.flags()
 }
 
-/// Another interface that is up leads elsewhere.
-pub fn is_dual_homed(surroundings: &Surroundings) -> bool {
-    !surroundings.other_routed_interfaces.is_empty()
+/// Other interfaces that are up and lead elsewhere without the site having declared them: the one
+/// judgement behind the flag `dual_homed` and behind the posture check.
+pub fn undeclared<'a>(surroundings: &'a Surroundings, declared: &[String]) -> Vec<&'a str> {
+    let others = surroundings.other_routed_interfaces.iter();
+    others.filter(|name| !declared.contains(name)).map(String::as_str).collect()
 }
 
 /// Whether this machine joins the dedicated network to another.

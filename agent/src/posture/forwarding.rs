@@ -3,7 +3,7 @@
 
 use haidang_proto::model::posture::{CheckId, FailReason};
 
-use crate::connectivity::{Bridging, bridging, is_dual_homed};
+use crate::connectivity::{Bridging, bridging, undeclared};
 
 use super::finding::{Finding, Judged, Unknown};
 use super::root::Root;
@@ -29,19 +29,14 @@ const NAMED_MAX: usize = 4;
 fn dual_homed_bridge(evidence: &Evidence<'_>) -> Judged {
     let surroundings = evidence.kernel.surroundings.as_ref().map_err(Unknown::clone)?;
     let others = &surroundings.other_routed_interfaces;
-    let permitted = &evidence.policy.permitted_interfaces;
-    let foreign: Vec<&str> = others
-        .iter()
-        .filter(|name| !permitted.contains(name))
-        .map(String::as_str)
-        .take(NAMED_MAX)
-        .collect();
+    let mut foreign = undeclared(surroundings, &evidence.policy.permitted_interfaces);
+    foreign.truncate(NAMED_MAX);
     let bridging = bridging(surroundings);
     Ok(if bridging == Bridging::Joined {
         let joints = surroundings.joints.iter().take(NAMED_MAX).map(ToString::to_string);
         let seen = format!("joined by {}", joints.collect::<Vec<_>>().join(", "));
         Finding::Fail(FailReason::WeakValue, seen)
-    } else if is_dual_homed(surroundings) && !foreign.is_empty() {
+    } else if !foreign.is_empty() {
         Finding::Fail(FailReason::WeakValue, format!("also routed: {}", foreign.join(",")))
     } else if bridging == Bridging::Unknown {
         let what = "what may join the networks".into();

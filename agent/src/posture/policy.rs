@@ -12,8 +12,9 @@ use serde::Deserialize;
 pub struct Policy {
     /// Ports that may be open on the dedicated network.
     pub allowed_ports: Vec<u16>,
-    /// Interfaces to other networks than the dedicated one that the site has declared and permits.
-    /// A machine that joins them to it fails all the same.
+    /// Interfaces to other networks than the dedicated one that the site has declared and permits,
+    /// such as a fallback line: reported as declared, without the flag `dual_homed`. A machine that
+    /// joins them to the dedicated network raises `bridging` and fails all the same.
     pub permitted_interfaces: Vec<String>,
     /// Thresholds other than the catalogue's, by check and name:
     /// `thresholds.security_updates_pending.days_max = 14`.

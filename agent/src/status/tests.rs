@@ -16,6 +16,7 @@ fn document() -> Document {
         value: "answered".into(),
     };
     let view = View {
+        surroundings: Vec::new(),
         verdict: Verdict::Disconnected(DownCause::CoreUnreachable),
         since: Moment { boot_id: uuid::Uuid::nil(), boottime: Duration::ZERO, wall: at },
         proved_at: None,

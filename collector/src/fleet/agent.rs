@@ -94,6 +94,7 @@ impl Agent {
             verdict: connectivity.verdict,
             flags: connectivity.flags,
             evidence: connectivity.evidence,
+            surroundings: connectivity.surroundings,
             quality: quality_view(&connectivity.quality),
             agent_version,
             journal,

@@ -90,6 +90,7 @@ fn said_by(process_nonce: [u8; 16], sequence: u64, verdict: Verdict) -> Report {
             flags: Flags::from_iter([Flag::DualHomed]),
             quality: Quality::default(),
             evidence: Vec::new(),
+            surroundings: Vec::new(),
         },
         journal: JournalStatus::default(),
         host: None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use haidang_proto::model::agency::{AgencyId, AgentId};
+use haidang_proto::model::fact::{FACTS_MAX, Fact, FactKind};
 use haidang_proto::model::flag::Flag;
 use haidang_proto::model::verdict::{Family, Verdict};
 
@@ -58,6 +59,7 @@ fn agency_view(fleet: &Fleet, row: usize, agency: &Agency, now: Now) -> AgencyVi
         flag_machines,
         findings: findings(fleet, row, agency, &fresh, &verified, now),
         speaks_from: speaks_from(fleet, &fresh, now),
+        surroundings: surroundings(&fresh),
         partial_ratio: partial_ratio(&fresh, &verified),
         agents_enrolled: count(agency.agents.len()),
         agents_fresh: count(fresh.len()),
@@ -131,6 +133,21 @@ fn speaks_from(fleet: &Fleet, fresh: &[&Agent], now: Now) -> Vec<AgencyId> {
     let owners = foreign.filter_map(|heard| fleet.roster.owner_of(heard.source, day));
     let rows: BTreeSet<usize> = owners.collect();
     rows.into_iter().map(|row| fleet.roster.agencies()[row].id.clone()).collect()
+}
+
+/// What any fresh agent tells of its surroundings, each fact once, joints first.
+fn surroundings(fresh: &[&Agent]) -> Vec<Fact> {
+    let mut seen: Vec<Fact> = Vec::new();
+    let told = || fresh.iter().filter_map(|agent| agent.report.as_ref());
+    let facts = || told().flat_map(|report| &report.surroundings);
+    let joints = facts().filter(|fact| fact.kind == FactKind::Joint);
+    let others = facts().filter(|fact| fact.kind != FactKind::Joint);
+    for fact in joints.chain(others) {
+        if seen.len() < FACTS_MAX && !seen.contains(fact) {
+            seen.push(fact.clone());
+        }
+    }
+    seen
 }
 
 /// Of the fresh agents, those that say "down" or are not verified, when at least one is verified

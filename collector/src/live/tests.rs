@@ -60,6 +60,7 @@ fn report() -> Report {
             flags: Flags::NONE,
             quality: Quality::default(),
             evidence: Vec::new(),
+            surroundings: Vec::new(),
         },
         journal: JournalStatus::default(),
         host: None,

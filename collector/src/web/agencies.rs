@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use haidang_proto::model::agency::AgencyId;
+use haidang_proto::model::fact::Fact;
 use haidang_proto::model::flag::Flag;
 use haidang_proto::model::verdict::Verdict;
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ pub(super) struct Agency<'a> {
     findings: Vec<&'static str>,
     /// Other agencies whose prefixes its agents speak from.
     speaks_from: Vec<AgencyId>,
+    /// What else its machines are attached to, and what joins the networks.
+    surroundings: Vec<Fact>,
     /// Share of its agents that do not see the path up, while others do.
     partial_ratio: Option<f64>,
     /// Machines with each flag that any shows.
@@ -149,6 +152,7 @@ fn agency<'a>(snapshot: &'a Snapshot, view: &AgencyView) -> Agency<'a> {
         verdict: view.verdict,
         findings: view.findings.iter().copied().map(Finding::as_str).collect(),
         speaks_from: view.speaks_from.clone(),
+        surroundings: view.surroundings.clone(),
         partial_ratio: view.partial_ratio,
         flags: flags.map(|(flag, machines)| (flag.as_str(), machines)).collect(),
         agents: AgentCounts {

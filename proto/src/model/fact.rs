@@ -51,6 +51,10 @@ pub enum FactKind {
     RejectedBy,
     /// What the prober knows of itself.
     Prober,
+    /// What joins the dedicated network to another: a bridge, forwarding, a tunnel, a proxy.
+    Joint,
+    /// An interface that leads to another network, and whether the site has declared it.
+    OtherNetwork,
 }
 
 impl FactKind {
@@ -69,6 +73,8 @@ impl FactKind {
             Self::PathMtu => wire::FactKind::PathMtu,
             Self::RejectedBy => wire::FactKind::RejectedBy,
             Self::Prober => wire::FactKind::Prober,
+            Self::Joint => wire::FactKind::Joint,
+            Self::OtherNetwork => wire::FactKind::OtherNetwork,
         }
     }
 
@@ -89,6 +95,8 @@ impl FactKind {
             wire::FactKind::PathMtu => Self::PathMtu,
             wire::FactKind::RejectedBy => Self::RejectedBy,
             wire::FactKind::Prober => Self::Prober,
+            wire::FactKind::Joint => Self::Joint,
+            wire::FactKind::OtherNetwork => Self::OtherNetwork,
         })
     }
 }
@@ -114,7 +122,7 @@ impl From<Fact> for wire::Fact {
 /// A bounded list of facts.
 pub(crate) fn facts_from_wire(facts: Vec<wire::Fact>) -> Result<Vec<Fact>, WireError> {
     if facts.len() > FACTS_MAX {
-        return Err(WireError::new("evidence", "has more than 32 facts"));
+        return Err(WireError::new("facts", "are more than 32"));
     }
     facts.into_iter().map(Fact::try_from).collect()
 }

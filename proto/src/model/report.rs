@@ -54,6 +54,8 @@ pub struct Connectivity {
     pub quality: Quality,
     /// Facts behind the verdict; empty when connected.
     pub evidence: Vec<Fact>,
+    /// What else the machine is attached to, and what joins it to the dedicated network.
+    pub surroundings: Vec<Fact>,
 }
 
 /// How the journal fares.
@@ -127,7 +129,8 @@ impl TryFrom<wire::Connectivity> for Connectivity {
     type Error = WireError;
 
     fn try_from(connectivity: wire::Connectivity) -> Result<Self, WireError> {
-        let wire::Connectivity { verdict, verdict_age_ms, flags, quality, evidence } = connectivity;
+        let wire::Connectivity { verdict, verdict_age_ms, flags, quality, evidence, surroundings } =
+            connectivity;
         Ok(Self {
             verdict: verdict
                 .ok_or(WireError::new("connectivity.verdict", "is missing"))?
@@ -138,19 +141,22 @@ impl TryFrom<wire::Connectivity> for Connectivity {
                 .ok_or(WireError::new("connectivity.quality", "is missing"))?
                 .try_into()?,
             evidence: facts_from_wire(evidence)?,
+            surroundings: facts_from_wire(surroundings)?,
         })
     }
 }
 
 impl From<Connectivity> for wire::Connectivity {
     fn from(connectivity: Connectivity) -> Self {
-        let Connectivity { verdict, verdict_age, flags, quality, evidence } = connectivity;
+        let Connectivity { verdict, verdict_age, flags, quality, evidence, surroundings } =
+            connectivity;
         Self {
             verdict: Some(verdict.into()),
             verdict_age_ms: u64::try_from(verdict_age.as_millis()).unwrap_or(u64::MAX),
             flags: flags.to_wire(),
             quality: Some(quality.into()),
             evidence: facts_to_wire(&evidence),
+            surroundings: facts_to_wire(&surroundings),
         }
     }
 }

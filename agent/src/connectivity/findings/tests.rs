@@ -58,6 +58,60 @@ fn security_flags_follow_their_evidence_and_outlast_its_absence() {
 }
 
 #[test]
+fn a_declared_interface_is_told_and_no_finding_unless_it_joins() {
+    let attached = changed(healthy(), |cycle| {
+        let surroundings = cycle.link.surroundings.as_mut().expect("the scene has them");
+        surroundings.other_routed_interfaces = vec!["wwan0".into(), "wlan0".into()];
+    });
+    let told = |bench: &Bench| -> Vec<String> {
+        let facts = bench.detector.surroundings().iter();
+        facts.map(|fact| format!("{} {}", fact.subject, fact.value)).collect()
+    };
+    let declaring = |interfaces: &[&str]| {
+        let interfaces: Vec<String> = interfaces.iter().map(|&name| name.into()).collect();
+        let Bench { detector, now_ms, events } = Bench::connected();
+        Bench { detector: detector.declaring(&interfaces), now_ms, events }
+    };
+    let mut bench = declaring(&["wwan0"]);
+    bench.sees(&attached, 1);
+    assert!(bench.has(Flag::DualHomed), "one of them is not declared");
+    assert_eq!(told(&bench), ["wwan0 declared", "wlan0 not declared"]);
+
+    let mut bench = declaring(&["wwan0", "wlan0"]);
+    bench.sees(&attached, 1);
+    assert!(!bench.has(Flag::DualHomed));
+    let joined = changed(attached, |cycle| {
+        let surroundings = cycle.link.surroundings.as_mut().expect("the scene has them");
+        surroundings.forwarding = Forwarding { v4: true, v6: false };
+        let forwarding = surroundings.forwarding;
+        surroundings.joints = vec![
+            Joint::Bridge { bridge: "br0".into(), with: "wlan0".into() },
+            Joint::Forwarding { with: "wwan0".into(), forwarding },
+            Joint::Proxy { port: 3128 },
+        ];
+        surroundings.nat = crate::evidence::Nat::Loaded;
+    });
+    bench.sees(&joined, 1);
+    assert!(bench.has(Flag::Bridging), "joining is never permitted");
+    let expected = [
+        "bridge bridge br0: wlan0",
+        "forwarding forwarding IPv4: wwan0",
+        "proxy proxy TCP 3128",
+        "nat loaded, rules not readable",
+        "wwan0 declared",
+        "wlan0 declared",
+    ];
+    assert_eq!(told(&bench), expected);
+    let half_read = changed(healthy(), |cycle| {
+        cycle.link.surroundings.as_mut().expect("the scene has them").unread.push(fault());
+    });
+    bench.sees(&half_read, 3);
+    assert_eq!(told(&bench), expected, "what was read in part takes nothing back");
+    bench.sees(&healthy(), 1);
+    assert!(told(&bench).is_empty());
+}
+
+#[test]
 fn forwarding_with_nowhere_else_to_forward_to_joins_nothing() {
     let container_host = changed(healthy(), |cycle| {
         let forwarding = Forwarding { v4: true, v6: true };

@@ -1,5 +1,6 @@
 //! Several agents of one agency, and sources that are another agency's.
 
+use haidang_proto::model::fact::{Fact, FactKind};
 use haidang_proto::model::quality::RttHistogram;
 use haidang_proto::model::verdict::{Family, all_verdicts};
 use proptest::prelude::*;
@@ -62,6 +63,26 @@ fn a_source_counts_by_the_prefixes_of_its_day() {
     fleet.report(id(1), said(2, Verdict::Connected), home(), at(next_day));
     let seen = view(&mut fleet, 0, next_day);
     assert_eq!((seen.state, seen.speaks_from), (AgencyState::OffNetwork, vec![named("01-002")]));
+}
+
+#[test]
+fn what_joins_the_networks_on_any_machine_is_the_agencys_once() {
+    let fact = |kind, subject: &str| Fact { kind, subject: subject.into(), value: "seen".into() };
+    let joint = fact(FactKind::Joint, "bridge");
+    let attached = |name| fact(FactKind::OtherNetwork, name);
+    let mut fleet = crowd(3);
+    for (agent, surroundings) in [
+        (0, vec![attached("wlan0")]),
+        (1, vec![joint.clone(), attached("wlan0"), attached("wwan0")]),
+        (2, Vec::new()),
+    ] {
+        let mut report = said(1, Verdict::Connected);
+        report.connectivity.surroundings = surroundings;
+        fleet.report(id(agent), report, home(), at(100));
+    }
+    let seen = view(&mut fleet, 0, 100).surroundings;
+    assert_eq!(seen, [joint, attached("wlan0"), attached("wwan0")]);
+    assert_eq!(view(&mut fleet, 0, 200).surroundings, [], "what is stale says nothing of now");
 }
 
 proptest! {

@@ -74,6 +74,11 @@ pub(super) fn city() -> Snapshot {
     }
 }
 
+fn joint() -> Fact {
+    let value = "bridge br0: wlan0".to_owned();
+    Fact { kind: FactKind::Joint, subject: "bridge".to_owned(), value }
+}
+
 fn agency(row: usize, state: AgencyState) -> AgencyView {
     let mut flag_machines = [0; Flag::ALL.len()];
     flag_machines[0] = 2;
@@ -86,6 +91,7 @@ fn agency(row: usize, state: AgencyState) -> AgencyView {
         flag_machines,
         findings: vec![Finding::Partial],
         speaks_from: Vec::new(),
+        surroundings: vec![joint()],
         partial_ratio: Some(0.5),
         agents_enrolled: 3,
         agents_fresh: 2,
@@ -101,6 +107,7 @@ fn agent(n: u8, agency: &AgencyId) -> AgentView {
     let report = ReportView {
         verdict: Verdict::Connected,
         flags: Flags::from_iter([Flag::DualHomed]),
+        surroundings: vec![joint()],
         evidence: vec![Fact {
             kind: FactKind::GatewayEcho,
             subject: "<198.18.0.1>".into(),
