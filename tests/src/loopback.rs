@@ -2,7 +2,6 @@
 //! prefixes, as in the quickstart.
 
 use std::fs;
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
@@ -49,12 +48,33 @@ impl Loopback {
     /// # Errors
     /// When it does not start.
     pub async fn start_with(agencies: &[&str], more: &str) -> Result<Self> {
+        Self::start_edited(agencies, |_, config| Ok(config + more)).await
+    }
+
+    /// The same, with this working calendar.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_in_hours(agencies: &[&str], calendar: &str) -> Result<Self> {
+        let edit = |directory: &Path, config| {
+            let path = directory.join("calendar.toml");
+            fs::write(&path, calendar).with_context(|| format!("write {}", path.display()))?;
+            Ok(format!("calendar = {:?}\n{config}", path.display().to_string()))
+        };
+        Self::start_edited(agencies, edit).await
+    }
+
+    async fn start_edited(
+        agencies: &[&str],
+        edit: impl FnOnce(&Path, String) -> Result<String>,
+    ) -> Result<Self> {
         let directory = tempfile::tempdir().context("make a directory")?;
         let binaries = Binaries::find()?;
         let plan = plan(agencies, &binaries, directory.path())?;
         plan.write_config()?;
-        let mut config = fs::OpenOptions::new().append(true).open(plan.config_path())?;
-        config.write_all(more.as_bytes())?;
+        let config = fs::read_to_string(plan.config_path()).context("read the configuration")?;
+        fs::write(plan.config_path(), edit(directory.path(), config)?)
+            .context("write the configuration")?;
         Ok(Self { collector: Collector::start_again(plan).await?, binaries, directory })
     }
 
