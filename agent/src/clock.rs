@@ -33,6 +33,11 @@ impl Clock {
         Moment { boot_id: self.boot_id, boottime: self.boottime(), wall: SystemTime::now() }
     }
 
+    /// Processor time of this process and all its threads.
+    pub fn processor(&self) -> Duration {
+        duration(clock_gettime(ClockId::ProcessCPUTime))
+    }
+
     /// CLOCK_BOOTTIME, which goes on in sleep and is never set.
     pub fn boottime(&self) -> Duration {
         duration(clock_gettime(ClockId::Boottime))

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::posture::policy::Policy;
+use crate::posture::readers;
 
 pub use self::error::ConfigError;
 pub use self::limits::{ANCHORS_MAX, RESOLVERS_MAX, SERVICES_MAX};
@@ -62,6 +63,9 @@ pub struct Config {
     /// The journal's bounds.
     #[serde(default)]
     pub journal: Journal,
+    /// Where what needs a privilege is read.
+    #[serde(default)]
+    pub readers: Readers,
     /// What the site asks of the machine's security order.
     #[serde(default)]
     pub posture: Policy,
@@ -263,6 +267,25 @@ pub struct Journal {
 impl Default for Journal {
     fn default() -> Self {
         Self { bytes_max: 8 << 20, age_max: Duration::from_secs(90 * 86_400) }
+    }
+}
+
+/// Sockets of the readers, which have the privileges that the agent lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Readers {
+    /// Of the packet filter.
+    pub netfilter_socket: PathBuf,
+    /// Of the whole security order; asked by an agent that runs confined.
+    pub posture_socket: PathBuf,
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self {
+            netfilter_socket: readers::netfilter::DEFAULT_SOCKET.into(),
+            posture_socket: readers::whole::DEFAULT_SOCKET.into(),
+        }
     }
 }
 

@@ -8,15 +8,13 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use haidang_agent::check::without_config_json;
 use haidang_agent::check::{Checkup, Enrolment, Outcome, PostureLook, Style, without_config};
-use haidang_agent::config::{Config, ConfigError, DEFAULT_PATH, DEFAULT_STATE_DIR};
+use haidang_agent::config::{Config, ConfigError, DEFAULT_PATH};
 use haidang_agent::enrol::{Machine, enrol};
-use haidang_agent::evidence::Surroundings;
 use haidang_agent::identity::{Identity, IdentityError, Replace, Store};
 use haidang_agent::language::{Key, Language};
 use haidang_agent::posture::Catalogue;
-use haidang_agent::posture::finding::Unknown;
-use haidang_agent::posture::policy::Policy;
-use haidang_agent::posture::watch::{look, surroundings};
+use haidang_agent::posture::readers;
+use haidang_agent::posture::watch::{Looker, look, subject};
 use haidang_agent::probe::Prober;
 use haidang_agent::run::{run, runtime};
 use haidang_agent::schedule::CyclePlan;
@@ -49,7 +47,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs until it is stopped.
-    Run,
+    Run {
+        /// The unit confines this process, so that what it would see is not the machine: the
+        /// security order is what the readers say, and unknown without them.
+        #[arg(long)]
+        confined: bool,
+    },
     /// Enrols this machine with a collector; asks for the code that the operator sent.
     Enroll {
         /// Reads the code from a file, or from standard input for "-".
@@ -69,6 +72,22 @@ enum Command {
     },
     /// Asks the running agent.
     Status(Output),
+    /// Reads what needs a privilege, for the agent at the other end of standard input.
+    #[command(hide = true)]
+    Read {
+        /// What.
+        #[arg(value_enum)]
+        what: What,
+    },
+}
+
+/// What a reader reads.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum What {
+    /// The kernel's packet filter.
+    Netfilter,
+    /// The machine's security order.
+    Posture,
 }
 
 #[derive(Debug, Args)]
@@ -92,7 +111,10 @@ fn main() -> ExitCode {
     };
     let outcome = match (&cli.command, cli.check_config) {
         (_, true) => check_config(&cli.config),
-        (Some(Command::Run), false) => serve(&cli.config),
+        (Some(Command::Run { confined }), false) => {
+            serve(&cli.config, if *confined { Looker::Readers } else { Looker::Agent })
+        }
+        (Some(Command::Read { what }), false) => read(&cli.config, *what),
         (Some(Command::Enroll { code_file, replace }), false) => {
             let replace = if *replace { Replace::Yes } else { Replace::No };
             enroll(&cli.config, code_file.as_deref(), replace)
@@ -118,10 +140,26 @@ fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(path: &Path) -> anyhow::Result<ExitCode> {
+fn serve(path: &Path, looker: Looker) -> anyhow::Result<ExitCode> {
     let config = Config::load(path)?;
     start_logging();
-    run(config)?;
+    run(config, looker)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A reader, for one question.
+fn read(path: &Path, what: What) -> anyhow::Result<ExitCode> {
+    match what {
+        What::Netfilter => readers::netfilter::serve()?,
+        What::Posture => {
+            start_logging();
+            let connection = readers::whole::Connection::accept()?;
+            // A machine that is not configured yet is looked at by the catalogue's own measure.
+            let config = Config::load(path).ok();
+            let subject = runtime()?.block_on(subject(config.as_ref()))?;
+            connection.serve(subject)?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -205,12 +243,7 @@ fn check(path: &Path, output: &Output, ways: Ways) -> anyhow::Result<ExitCode> {
                 true => without_config_json(path, &problem),
                 false => without_config(path, &problem, output.lang, style),
             };
-            // Without configuration the machine's own order can be looked at all the same.
-            let surroundings =
-                Err(Unknown::Unsupported("the dedicated interface is not configured".to_owned()));
-            let state_dir = PathBuf::from(DEFAULT_STATE_DIR);
-            let posture = posture_look(&Policy::default(), None, surroundings, &state_dir)?;
-            (text, Outcome::Unknown, posture)
+            (text, Outcome::Unknown, posture_look(None)?)
         }
     };
     let text = match output.json {
@@ -232,14 +265,14 @@ fn check_path(
         Ok(None) => (Enrolment::NotEnrolled, Vec::new()),
         Err(error) => (Enrolment::Unreadable(format!("{:#}", anyhow::Error::from(error))), vec![]),
     };
-    let (cycle, ways, surroundings) = runtime()?.block_on(async {
+    let (cycle, ways) = runtime()?.block_on(async {
         let mut prober = Prober::new(config, &roots)?;
         let cycle = prober.cycle(CyclePlan::thorough()).await;
         let ways = match ways {
             Ways::Followed => prober.ways().await,
             Ways::NotAsked => Vec::new(),
         };
-        anyhow::Ok((cycle, ways, surroundings(&config.dedicated).await))
+        anyhow::Ok((cycle, ways))
     })?;
     let host = host::facts();
     let checkup =
@@ -248,20 +281,12 @@ fn check_path(
         true => checkup.json(),
         false => checkup.table(output.lang, style),
     };
-    let prefixes = Some(config.dedicated.local_prefixes.as_slice());
-    let posture = posture_look(&config.posture, prefixes, surroundings, &config.state_dir)?;
-    Ok((text, checkup.outcome(), posture))
+    Ok((text, checkup.outcome(), posture_look(Some(config))?))
 }
 
-fn posture_look(
-    policy: &Policy,
-    prefixes: Option<&[ipnet::IpNet]>,
-    surroundings: Result<Surroundings, Unknown>,
-    state_dir: &Path,
-) -> anyhow::Result<PostureLook> {
-    let catalogue = Catalogue::load().context("the catalogue of checks is damaged")?;
-    let answers = look(policy, prefixes, surroundings, state_dir, &catalogue)?;
-    Ok(PostureLook { catalogue, answers })
+fn posture_look(config: Option<&Config>) -> anyhow::Result<PostureLook> {
+    let answers = look(runtime()?.block_on(subject(config))?);
+    Ok(PostureLook { catalogue: Catalogue::load()?, answers })
 }
 
 /// What is wrong with a file, without its name, which stands beside it.

@@ -5,6 +5,9 @@
 //! evidence that it read, is not applicable only for a fact about the machine, and whatever could
 //! not be read is unknown. No check starts a program, walks the disk or asks the network.
 //!
+//! Checks are made one by one on threads that may hang (`pass`), by the agent itself or by a
+//! reader with the privilege that it lacks (`readers`), when they are due (`passes`, `watch`).
+//!
 //! A check is one function and one line in its domain's module, one data block in the `.toml`
 //! beside it (`catalogue`), and four fixtures in `agent/tests/posture/` (`fixtures`). The last
 //! part of CONTRIBUTING.md walks through adding one.
@@ -15,8 +18,10 @@ pub mod kernel;
 pub mod listeners;
 pub mod netfilter;
 pub mod netlink;
+pub mod pass;
 pub mod passes;
 pub mod policy;
+pub mod readers;
 pub mod root;
 pub mod updates;
 pub mod watch;
@@ -84,7 +89,8 @@ impl Check {
         Self { id, tier, judge }
     }
 
-    /// Makes the check. Reads that are still going on at the tier's deadline end it.
+    /// Makes the check. A read that comes back after the tier's deadline ends it; for one that
+    /// does not come back, see [`pass`].
     pub fn judge(&self, evidence: &Evidence<'_>) -> Judged {
         evidence.root.allow(self.tier.deadline());
         (self.judge)(evidence)

@@ -2,8 +2,9 @@
 //!
 //! Four threads. The main one runs uplink and status socket on a current-thread runtime; one
 //! runs the probes on another, so that nothing delays them; one waits for the disk on behalf of
-//! the journal; one, of low priority, makes the posture passes. They end in the order observer and uplink (with its goodbye), then journal, whose
-//! mark of a clean stop comes last. One that ends early is an error.
+//! the journal; one, of low priority, makes the posture passes, by threads that `posture::pass`
+//! starts and a dead file server may keep. They end in the order observer and uplink (with its
+//! goodbye), then journal, whose mark of a clean stop comes last. One that ends early is an error.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use crate::journal::keeper::{self, Keeper};
 use crate::journal::{Journal, JournalError};
 use crate::live::Live;
 use crate::observer::Observer;
-use crate::posture::watch::Watch;
+use crate::posture::watch::{Looker, Shown, Watch};
 use crate::report::{Process, VERSION};
 use crate::settings;
 use crate::status::{self, Document};
@@ -71,7 +72,7 @@ pub enum RunError {
 ///
 /// # Errors
 /// When it cannot start, or a part of it ends early.
-pub fn run(config: Config) -> Result<(), RunError> {
+pub fn run(config: Config, looker: Looker) -> Result<(), RunError> {
     let config = Arc::new(config);
     let clock = Clock::new();
     let store = Store::new(&config.state_dir);
@@ -113,8 +114,10 @@ pub fn run(config: Config) -> Result<(), RunError> {
         settings: settings.clone(),
         roots,
     };
-    let watch = Watch { config: Arc::clone(&config), clock, keeper: keeper.clone() };
-    let running = Running { config, live, keeper, settings, status, begun: Instant::now() };
+    let (shown, posture) = watch::channel(Shown::default());
+    let watch = Watch { config: Arc::clone(&config), clock, keeper: keeper.clone(), shown, looker };
+    let begun = Instant::now();
+    let running = Running { config, clock, live, keeper, settings, status, posture, begun };
 
     let stop = CancellationToken::new();
     let main = runtime()?;
@@ -149,10 +152,12 @@ pub fn run(config: Config) -> Result<(), RunError> {
 
 struct Running {
     config: Arc<Config>,
+    clock: Clock,
     live: Live,
     keeper: Keeper,
     settings: watch::Receiver<haidang_proto::model::settings::Settings>,
     status: watch::Receiver<crate::uplink::Status>,
+    posture: watch::Receiver<Shown>,
     begun: Instant,
 }
 
@@ -208,9 +213,12 @@ impl Running {
         };
         let (live, keeper, begun) = (self.live.clone(), self.keeper.clone(), self.begun);
         let (settings, status) = (self.settings.clone(), self.status.clone());
+        let (posture, clock) = (self.posture.clone(), self.clock);
         let document = move || {
             let (status, settings) = (status.borrow().clone(), *settings.borrow());
-            Document::new(live.view(), status, keeper.status(), settings, begun.elapsed())
+            let uptime = begun.elapsed();
+            Document::new(live.view(), status, keeper.status(), settings, uptime)
+                .with_posture(&posture.borrow(), clock.boottime())
         };
         tasks.spawn(status::serve(listener, document, stop.clone()));
     }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::fact::Fact;
+use haidang_proto::model::posture::{CheckId, Outcome};
 use haidang_proto::model::report::JournalStatus;
 use haidang_proto::model::settings::Settings;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::language::Language;
 use crate::live::View;
+use crate::posture::passes::CheckStanding;
+use crate::posture::watch::Shown;
 use crate::report::VERSION;
 use crate::uplink::{self, Standing, Way};
 
@@ -51,6 +54,8 @@ pub struct Document {
     pub journal: JournalReport,
     /// The settings in force.
     pub settings: SettingsReport,
+    /// The machine's security order, as of the last pass.
+    pub posture: PostureReport,
 }
 
 /// The verdict and what stands beside it.
@@ -144,6 +149,51 @@ pub struct SettingsReport {
     pub confirm_period_seconds: f64,
 }
 
+/// The security order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct PostureReport {
+    /// Since the last pass; null before the first.
+    pub last_pass_age_seconds: Option<u64>,
+    /// Processor time that the agent's process spent during it.
+    pub last_pass_processor_us: u64,
+    /// Each check that was made, at most as many as the catalogue has.
+    pub checks: Vec<CheckReport>,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckReport {
+    /// Its label.
+    pub check: CheckId,
+    /// What it found: verdict and reason.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// How long ago.
+    pub age_seconds: u64,
+    /// How long the evaluation took.
+    pub took_us: u64,
+    /// It timed out three times, and is tried once a day.
+    pub is_parked: bool,
+}
+
+impl PostureReport {
+    fn new(shown: &Shown, now: Duration) -> Self {
+        let since = shown.at.map(|at| now.saturating_sub(at));
+        let check = |standing: &CheckStanding| CheckReport {
+            check: standing.check,
+            outcome: standing.outcome,
+            age_seconds: (standing.age + since.unwrap_or_default()).as_secs(),
+            took_us: u64::try_from(standing.took.as_micros()).unwrap_or(u64::MAX),
+            is_parked: standing.is_parked,
+        };
+        Self {
+            last_pass_age_seconds: since.map(|since| since.as_secs()),
+            last_pass_processor_us: u64::try_from(shown.processor.as_micros()).unwrap_or(u64::MAX),
+            checks: shown.standings.iter().map(check).collect(),
+        }
+    }
+}
+
 /// A running agent that could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -198,7 +248,14 @@ impl Document {
                 probe_period_seconds: settings.probe_period.as_secs_f64(),
                 confirm_period_seconds: settings.confirm_period.as_secs_f64(),
             },
+            posture: PostureReport::default(),
         }
+    }
+
+    /// With the checks as they stood after the last pass; `now` is CLOCK_BOOTTIME.
+    #[must_use]
+    pub fn with_posture(self, shown: &Shown, now: Duration) -> Self {
+        Self { posture: PostureReport::new(shown, now), ..self }
     }
 
     /// The table for a person.

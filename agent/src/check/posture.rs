@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::language::{Key, Language};
 use crate::posture::Catalogue;
 use crate::posture::catalogue::{Bilingual, Entry};
-use crate::posture::watch::Answer;
+use crate::posture::pass::Answer;
 
 use super::table::{WIDTH, wrapped};
 use super::{Outcome, Style};

@@ -92,10 +92,15 @@ fn fail<T>(at: Place, problem: impl Into<String>) -> Result<T, Problem> {
 
 /// Checks the whole file.
 pub(super) fn check(config: &Config) -> Result<(), Problem> {
-    for (key, path) in [("state_dir", &config.state_dir), ("status_socket", &config.status_socket)]
-    {
+    let readers = &config.readers;
+    for (place, path) in [
+        (Place::top("state_dir"), &config.state_dir),
+        (Place::top("status_socket"), &config.status_socket),
+        (Place::key("readers", "netfilter_socket"), &readers.netfilter_socket),
+        (Place::key("readers", "posture_socket"), &readers.posture_socket),
+    ] {
         if !path.is_absolute() {
-            return fail(Place::top(key), "must be an absolute path");
+            return fail(place, "must be an absolute path");
         }
     }
     dedicated(&config.dedicated, config.demo)?;

@@ -40,6 +40,7 @@ fn the_sample_is_valid_and_its_commented_settings_are_the_defaults() {
     assert_eq!(all.collector, small.collector);
     assert_eq!(all.verdict, Verdict::default());
     assert_eq!(all.journal, Journal::default());
+    assert_eq!(all.readers, Readers::default());
     assert_eq!(plain.verdict, Verdict::default());
     assert_eq!(all.services[0].status, default_status());
     assert_eq!(all.services[0].echoes_nonce, bool::default());
@@ -52,6 +53,8 @@ fn the_sample_names_every_key() {
     for key in [
         "state_dir",
         "status_socket",
+        "netfilter_socket",
+        "posture_socket",
         "demo",
         "internet_canary",
         "endpoints",

@@ -186,6 +186,10 @@ catalogue! {
     StatusCertificateEnds: "Chứng thư số hết hạn", "Certificate ends";
     StatusUplink: "Báo cáo", "Reports";
     StatusLastReport: "Báo cáo gần nhất", "Last report";
+    StatusPosture: "An ninh máy", "Security order";
+    StatusEvaluation: "Thời gian kiểm tra", "Evaluation time";
+    StatusLongestCheck: "Mục lâu nhất", "Longest check";
+    StatusParked: "Mục tạm gác (quá hạn 3 lần)", "Parked (timed out 3 times)";
     StatusWaiting: "Bản ghi chờ gửi", "Records waiting";
     StatusDropped: "Bản ghi đã bỏ", "Records dropped";
     StatusProblem: "Vấn đề", "Problem";

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use haidang_proto::model::posture::{FailReason, Outcome, UnknownReason};
+use serde::{Deserialize, Serialize};
 
 /// What a check found in evidence that it read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,8 @@ pub enum Finding {
 pub type Judged = Result<Finding, Unknown>;
 
 /// Why a check has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unknown {
     /// The kernel refuses this process.
     #[error("{what}: permission denied")]

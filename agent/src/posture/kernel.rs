@@ -1,6 +1,8 @@
 //! What the running kernel says, asked once for a whole pass over netlink and by system calls.
 //! Checks get it as values, so that a fixture can state it as well as a machine.
 
+use std::path::Path;
+
 use crate::evidence::Surroundings;
 
 use super::finding::Unknown;
@@ -8,6 +10,7 @@ use super::kernel_audit::{self, AuditStatus};
 use super::kernel_clock::{self, ClockDiscipline};
 use super::listeners::{self, Listener};
 use super::netfilter::{self, Ruleset};
+use super::readers;
 use super::routes;
 
 /// The answers, each by itself: one that is missing leaves the others as they are.
@@ -29,13 +32,17 @@ pub struct Kernel {
 
 impl Kernel {
     /// Asks this machine's kernel. Takes some milliseconds; each question has its own timeout.
-    /// The surroundings come from whoever knows which interface is the dedicated one.
-    pub fn ask(surroundings: Result<Surroundings, Unknown>) -> Self {
+    /// The surroundings come from whoever knows which interface is the dedicated one. What this
+    /// process may not ask of the packet filter, the reader at `netfilter_socket` may.
+    pub fn ask(surroundings: Result<Surroundings, Unknown>, netfilter_socket: &Path) -> Self {
         Self {
             surroundings,
             clock: kernel_clock::ask(),
             audit: kernel_audit::ask(),
-            netfilter: netfilter::ask(),
+            netfilter: match netfilter::ask() {
+                Err(Unknown::PermissionDenied { .. }) => readers::netfilter::ask(netfilter_socket),
+                asked => asked,
+            },
             listeners: listeners::ask(),
             advertised_routes: routes::ask(),
         }

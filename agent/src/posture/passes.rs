@@ -4,7 +4,7 @@
 //! one, hands each answer to [`Passes::take`], and then sends what [`Passes::snapshot`] gives.
 //! Start to start is the tier's period ±10 %, at a phase of the machine's own, so that a city's
 //! machines do not read their disks together. A check that timed out three times in a row is
-//! parked: it stays unknown, with its reason, until the process starts anew, and the others go on.
+//! parked: it stays unknown, with its reason, is tried again a day later, and the others go on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,10 +14,13 @@ use haidang_proto::model::posture::{
     PostureSnapshot, UnknownReason,
 };
 
+use super::pass::Answer;
 use super::{Check, Tier, checks};
 
 /// Timeouts in a row that park a check.
 const TIMEOUTS_MAX: u32 = 3;
+/// A parked check is tried once so often: the file server may be back.
+const PARKED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// A snapshot in full comes so often; the contract's limit is 20 h.
 const FULL_INTERVAL: Duration = Duration::from_secs(19 * 3600);
 /// The first pass leaves a booting machine in peace, and comes within two minutes.
@@ -33,6 +36,21 @@ pub struct Passes {
     held: BTreeMap<CheckId, Held>,
     changed: bool,
     full_due: Option<Duration>,
+}
+
+/// How a check stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckStanding {
+    /// The check.
+    pub check: CheckId,
+    /// What it found.
+    pub outcome: Outcome,
+    /// How long ago.
+    pub age: Duration,
+    /// How long that took.
+    pub took: Duration,
+    /// It timed out three times, and is tried once a day.
+    pub is_parked: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -70,17 +88,14 @@ impl Passes {
                 *due = now + tier.period().mul_f64(factor);
             }
         }
-        checks().filter(|check| tiers.contains(&check.tier) && !self.is_parked(check.id)).collect()
+        checks()
+            .filter(|check| tiers.contains(&check.tier) && !self.is_parked(check.id, now))
+            .collect()
     }
 
     /// Takes an answer.
-    pub fn take(
-        &mut self,
-        check: CheckId,
-        (outcome, observed): (Outcome, String),
-        at: Duration,
-        took: Duration,
-    ) {
+    pub fn take(&mut self, answer: Answer, at: Duration) {
+        let Answer { check, outcome, observed, took } = answer;
         let before = self.held.get(&check);
         let timeouts = match outcome {
             Outcome::Unknown(UnknownReason::Timeout) => {
@@ -137,8 +152,21 @@ impl Passes {
         })
     }
 
-    fn is_parked(&self, check: CheckId) -> bool {
-        self.held.get(&check).is_some_and(|held| held.timeouts >= TIMEOUTS_MAX)
+    /// How the checks stand, for a person.
+    pub fn standings(&self, now: Duration) -> Vec<CheckStanding> {
+        let standing = |(check, held): (&CheckId, &Held)| CheckStanding {
+            check: *check,
+            outcome: held.outcome,
+            age: now.saturating_sub(held.at),
+            took: held.took,
+            is_parked: held.timeouts >= TIMEOUTS_MAX,
+        };
+        self.held.iter().map(standing).collect()
+    }
+
+    fn is_parked(&self, check: CheckId, now: Duration) -> bool {
+        let parked = |held: &Held| held.timeouts >= TIMEOUTS_MAX && now < held.at + PARKED_FOR;
+        self.held.get(&check).is_some_and(parked)
     }
 }
 
@@ -152,10 +180,14 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn answer(check: CheckId, outcome: Outcome) -> Answer {
+        Answer { check, outcome, observed: "seen".into(), took: SECOND }
+    }
+
     fn pass(passes: &mut Passes, now: Duration, outcome: Outcome) -> Vec<CheckId> {
         let due = passes.due(now, u32::MAX / 2);
         for check in &due {
-            passes.take(check.id, (outcome, "seen".into()), now, SECOND);
+            passes.take(answer(check.id, outcome), now);
         }
         due.iter().map(|check| check.id).collect()
     }
@@ -217,7 +249,7 @@ mod tests {
             for check in passes.due(now, 0) {
                 let timeout = Outcome::Unknown(UnknownReason::Timeout);
                 let outcome = if check.id == slow { timeout } else { Outcome::Pass };
-                passes.take(check.id, (outcome, "seen".into()), now, SECOND);
+                passes.take(answer(check.id, outcome), now);
             }
             now = passes.next();
         }
@@ -229,5 +261,11 @@ mod tests {
         let parked: Vec<_> = snapshot.results.iter().filter(|result| result.is_parked).collect();
         assert_eq!(parked.len(), 1);
         assert_eq!(parked[0].outcome, Outcome::Unknown(UnknownReason::Timeout));
+        let standings = passes.standings(full);
+        assert_eq!(standings.iter().filter(|standing| standing.is_parked).count(), 1);
+        assert!(standings.iter().all(|standing| standing.took == SECOND));
+        let made = pass(&mut passes, now + PARKED_FOR, Outcome::Pass);
+        assert!(made.contains(&slow), "it is tried again a day later");
+        assert!(passes.standings(now + PARKED_FOR).iter().all(|standing| !standing.is_parked));
     }
 }

@@ -1,31 +1,30 @@
-//! The thread that makes the passes: it sleeps, reads, judges, and hands snapshots to the journal.
-//! Nothing waits for it, and it waits for nothing but the disk. `run` starts it.
+//! The thread that makes the passes: it sleeps, has checks made, and hands snapshots to the
+//! journal. Nothing waits for it, and it waits for nothing but the disk. `run` starts it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use haidang_proto::model::posture::{CheckId, MachineKind, Outcome, PostureMeasures};
+use haidang_proto::model::posture::{CheckId, MachineKind, PostureMeasures};
 use haidang_proto::model::record::Event;
-use ipnet::IpNet;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, random};
-use crate::config::{Config, Dedicated};
+use crate::config::{Config, DEFAULT_STATE_DIR, Dedicated, Readers};
 use crate::durable;
 use crate::evidence::Surroundings;
 use crate::journal::keeper::Keeper;
 use crate::link;
 
-use super::continuity::certificate_remaining;
-use super::finding::{Unknown, reported};
+use super::finding::Unknown;
 use super::kernel::Kernel;
-use super::malware::signatures_built;
-use super::passes::Passes;
+use super::pass::{Answer, Figures, Subject, Workers};
+use super::passes::{CheckStanding, Passes};
 use super::policy::Policy;
-use super::root::Root;
+use super::readers::whole::Reader;
 use super::updates::Memory;
-use super::{Catalogue, Check, Evidence, Sources};
+use super::{Catalogue, Check, checks};
 
 /// Bytes of the memory of updates: some thousand of them.
 const MEMORY_BYTES_MAX: u64 = 1 << 20;
@@ -41,42 +40,49 @@ pub struct Watch {
     pub clock: Clock,
     /// Where snapshots go.
     pub keeper: Keeper,
+    /// Where the state of each check is shown.
+    pub shown: watch::Sender<Shown>,
+    /// Who looks at the machine.
+    pub looker: Looker,
+}
+
+/// How the checks stood after the last pass.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// On CLOCK_BOOTTIME; `None` before the first.
+    pub at: Option<Duration>,
+    /// Processor time that this process spent meanwhile; a reader's is not in it.
+    pub processor: Duration,
+    /// Each check.
+    pub standings: Vec<CheckStanding>,
+}
+
+/// Who looks at the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looker {
+    /// This process, which sees what its user may.
+    Agent,
+    /// The readers: this process is confined, and what it would see is not the machine.
+    Readers,
 }
 
 /// A pass that cannot be made at all.
 #[derive(Debug, thiserror::Error)]
-pub enum WatchError {
-    /// The data blocks of the program.
-    #[error("the catalogue of checks is damaged; install the agent anew")]
-    Catalogue(#[source] toml::de::Error),
-    /// The root directory.
-    #[error("cannot open /: {0}")]
-    Root(Unknown),
-}
-
-/// One answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The check.
-    pub check: CheckId,
-    /// What it found.
-    pub outcome: Outcome,
-    /// What was seen.
-    pub observed: String,
-    /// How long it took.
-    pub took: Duration,
-}
+#[error("the catalogue of checks is damaged; install the agent anew")]
+pub struct WatchError(#[from] toml::de::Error);
 
 impl Watch {
     /// Makes passes until it is stopped.
     ///
     /// # Errors
-    /// When the program's own data is damaged or there is no root directory.
+    /// When the program's own data is damaged.
     pub async fn run(self, stop: CancellationToken) -> Result<(), WatchError> {
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             tracing::debug!(%error, "posture passes keep the usual priority");
         }
         let mut passes = Passes::new(self.clock.boottime(), random());
+        let mut workers = Workers::default();
+        let mut reader = Reader::new(&self.config.readers.posture_socket);
         loop {
             let wait = passes.next().saturating_sub(self.clock.boottime());
             tokio::select! {
@@ -84,8 +90,21 @@ impl Watch {
                 () = tokio::time::sleep(wait) => {}
             }
             let due = passes.due(self.clock.boottime(), random());
-            let (machine, measures) = self.pass(&due, &mut passes).await?;
+            let begun = self.clock.processor();
+            let mut take = |answer| passes.take(answer, self.clock.boottime());
+            let figures = match self.looker {
+                Looker::Agent => {
+                    self.look(subject(Some(&self.config)).await?, &mut workers, &due, &mut take)
+                }
+                Looker::Readers => self.ask(&mut workers, &mut reader, &due, &mut take)?,
+            };
+            let (machine, measures) = self.remember(figures);
             let now = self.clock.moment();
+            self.shown.send_replace(Shown {
+                at: Some(now.boottime),
+                processor: self.clock.processor().saturating_sub(begun),
+                standings: passes.standings(now.boottime),
+            });
             if let Some(snapshot) = passes.snapshot(machine, measures, now.boottime) {
                 tracing::info!(results = snapshot.results.len(), "posture changed");
                 self.keeper.append(now, Event::Posture(snapshot));
@@ -93,75 +112,98 @@ impl Watch {
         }
     }
 
-    async fn pass(
+    fn look(
         &self,
+        subject: Subject,
+        workers: &mut Workers,
         due: &[&'static Check],
-        passes: &mut Passes,
-    ) -> Result<(MachineKind, PostureMeasures), WatchError> {
-        let catalogue = Catalogue::load().map_err(WatchError::Catalogue)?;
-        let root = Root::open(Path::new("/")).map_err(WatchError::Root)?;
-        let dedicated = &self.config.dedicated;
-        let path = memory_path(&self.config.state_dir);
-        let mut memory = load_memory(&path);
-        let now = SystemTime::now();
-        let kernel = Kernel::ask(surroundings(dedicated).await);
-        let evidence = Evidence::new(Sources {
-            root: root.clone(),
-            kernel: &kernel,
-            state_dir: &self.config.state_dir,
-            dedicated_prefixes: Some(&dedicated.local_prefixes),
-            policy: &self.config.posture,
-            catalogue: &catalogue,
-            now,
-            memory: memory.as_ref(),
-        });
+        take: &mut impl FnMut(Answer),
+    ) -> Figures {
+        let mut pass = workers.pass(subject);
         for check in due {
-            let Answer { check, outcome, observed, took } = make(check, &evidence);
-            passes.take(check, (outcome, observed), self.clock.boottime(), took);
+            take(pass.make(check));
         }
-        let updates = evidence.pending_updates_read().map(<[_]>::to_vec);
-        let mut measures = measures(&root, &self.config.state_dir, now);
-        drop(evidence);
+        pass.figures()
+    }
+
+    /// The agent's program and process are what no other process sees as well.
+    fn ask(
+        &self,
+        workers: &mut Workers,
+        reader: &mut Reader,
+        due: &[&'static Check],
+        take: &mut impl FnMut(Answer),
+    ) -> Result<Figures, WatchError> {
+        let (own, others): (Vec<&'static Check>, Vec<&'static Check>) =
+            due.iter().partition(|check| check.id == CheckId::AgentIntegrity);
+        let (answers, figures) = reader.ask(&others);
+        answers.into_iter().for_each(&mut *take);
+        let not_asked = Unknown::Unsupported("only the readers ask the kernel".into());
+        let subject = Subject {
+            kernel: Kernel::unanswered(&not_asked),
+            state_dir: self.config.state_dir.clone(),
+            dedicated_prefixes: None,
+            policy: Policy::default(),
+            catalogue: Catalogue::load()?,
+            now: SystemTime::now(),
+            memory: None,
+        };
+        let mut pass = workers.pass(subject);
+        for check in own {
+            take(pass.make(check));
+        }
+        Ok(figures)
+    }
+
+    /// Notes when updates were first seen, and adds what that tells.
+    fn remember(&self, figures: Figures) -> (MachineKind, PostureMeasures) {
+        let Figures { machine, mut measures, updates } = figures;
         if let Some(updates) = updates {
-            let memory = memory.get_or_insert_with(|| Memory::new(now));
+            let path = memory_path(&self.config.state_dir);
+            let now = SystemTime::now();
+            let mut memory = load_memory(&path).unwrap_or_else(|| Memory::new(now));
             memory.observe(&updates, now);
             measures.security_updates_pending = u32::try_from(updates.len()).ok();
             measures.oldest_security_update_age =
                 memory.oldest(&updates, now).map(super::updates::Waiting::known);
-            keep_memory(&path, memory);
+            keep_memory(&path, &memory);
         }
-        Ok((machine(&root), measures))
+        (machine, measures)
     }
 }
 
 /// Makes every check once, for a person in front of the machine.
+pub fn look(subject: Subject) -> Vec<Answer> {
+    let mut workers = Workers::default();
+    let mut pass = workers.pass(subject);
+    checks().map(|check| pass.make(check)).collect()
+}
+
+/// What a pass of this machine is about; without configuration, its order can be looked at all
+/// the same.
 ///
 /// # Errors
-/// When the program's own data is damaged or there is no root directory.
-pub fn look(
-    policy: &Policy,
-    dedicated_prefixes: Option<&[IpNet]>,
-    surroundings: Result<Surroundings, Unknown>,
-    state_dir: &Path,
-    catalogue: &Catalogue,
-) -> Result<Vec<Answer>, WatchError> {
-    let memory = load_memory(&memory_path(state_dir));
-    let kernel = Kernel::ask(surroundings);
-    let evidence = Evidence::new(Sources {
-        root: Root::open(Path::new("/")).map_err(WatchError::Root)?,
-        kernel: &kernel,
-        state_dir,
-        dedicated_prefixes,
-        policy,
-        catalogue,
+/// When the program's own data is damaged.
+pub async fn subject(config: Option<&Config>) -> Result<Subject, WatchError> {
+    let surroundings = match config {
+        Some(config) => surroundings(&config.dedicated).await,
+        None => Err(Unknown::Unsupported("the dedicated interface is not configured".into())),
+    };
+    let readers = config.map_or_else(Readers::default, |config| config.readers.clone());
+    let state_dir = config.map_or(Path::new(DEFAULT_STATE_DIR), |config| &config.state_dir);
+    Ok(Subject {
+        kernel: Kernel::ask(surroundings, &readers.netfilter_socket),
+        state_dir: state_dir.into(),
+        dedicated_prefixes: config.map(|config| config.dedicated.local_prefixes.clone()),
+        policy: config.map_or_else(Policy::default, |config| config.posture.clone()),
+        catalogue: Catalogue::load()?,
         now: SystemTime::now(),
-        memory: memory.as_ref(),
-    });
-    Ok(super::checks().map(|check| make(check, &evidence)).collect())
+        memory: load_memory(&memory_path(state_dir)),
+    })
 }
 
 /// What rtnetlink says of the dedicated interface's surroundings.
-pub async fn surroundings(dedicated: &Dedicated) -> Result<Surroundings, Unknown> {
+async fn surroundings(dedicated: &Dedicated) -> Result<Surroundings, Unknown> {
     let snapshot = link::Kernel::new().snapshot(dedicated, &[]).await;
     if snapshot.index.is_none() && snapshot.link.surroundings.is_ok() {
         return Err(Unknown::Absent { what: "the dedicated interface".into() });
@@ -170,38 +212,6 @@ pub async fn surroundings(dedicated: &Dedicated) -> Result<Surroundings, Unknown
         .link
         .surroundings
         .map_err(|fault| Unknown::Unreadable { what: "rtnetlink".into(), problem: fault.0 })
-}
-
-fn make(check: &Check, evidence: &Evidence<'_>) -> Answer {
-    let begun = Instant::now();
-    let (outcome, observed) = reported(&check.judge(evidence));
-    Answer { check: check.id, outcome, observed, took: begun.elapsed() }
-}
-
-/// Figures beside the checks; what cannot be read is not known.
-fn measures(root: &Root, state_dir: &Path, now: SystemTime) -> PostureMeasures {
-    root.allow(super::Tier::T0.deadline());
-    let signatures = signatures_built(root).ok().flatten();
-    PostureMeasures {
-        security_updates_pending: None,
-        oldest_security_update_age: None,
-        malware_signature_age: signatures.and_then(|built| now.duration_since(built).ok()),
-        certificate_remaining: certificate_remaining(root, state_dir, now).ok().flatten(),
-    }
-}
-
-/// A machine with a desktop is somebody's PC; less is forgiven to what is not known.
-fn machine(root: &Root) -> MachineKind {
-    root.allow(super::Tier::T0.deadline());
-    let has_sessions = |directory: &str| {
-        matches!(root.names(directory), Ok(Some(names))
-        if names.iter().any(|name| name.ends_with(".desktop")))
-    };
-    if has_sessions("/usr/share/xsessions") || has_sessions("/usr/share/wayland-sessions") {
-        MachineKind::Workstation
-    } else {
-        MachineKind::Server
-    }
 }
 
 fn memory_path(state_dir: &Path) -> PathBuf {

@@ -7,7 +7,7 @@ use haidang_proto::model::verdict::all_verdicts;
 
 use crate::language::{Key, Language, diagnosis, finding, state};
 
-use super::{Document, StandingLabel, UplinkReport};
+use super::{Document, PostureReport, StandingLabel, UplinkReport};
 
 pub(super) fn render(document: &Document, language: Language) -> String {
     let text = |key: Key| key.text(language);
@@ -45,7 +45,39 @@ pub(super) fn render(document: &Document, language: Language) -> String {
     rows.extend(uplink.problem.clone().map(|problem| (text(Key::StatusProblem), problem)));
     rows.push((text(Key::StatusWaiting), journal.waiting_records.to_string()));
     rows.push((text(Key::StatusDropped), journal.dropped_records.to_string()));
+    rows.extend(posture(&document.posture, language));
     layout(text(Key::StatusTitle), &rows)
+}
+
+/// How many checks have each verdict, which took longest, and which are parked.
+fn posture(posture: &PostureReport, language: Language) -> Vec<(&'static str, String)> {
+    let text = |key: Key| key.text(language);
+    let Some(longest) = posture.checks.iter().max_by_key(|check| check.took_us) else {
+        return vec![(text(Key::StatusPosture), text(Key::StatusNone).into())];
+    };
+    let count = |verdict: &str| {
+        posture.checks.iter().filter(|check| check.outcome.as_str() == verdict).count()
+    };
+    let verdicts = [
+        (Key::VerdictPass, "pass"),
+        (Key::VerdictFail, "fail"),
+        (Key::VerdictUnknown, "unknown"),
+        (Key::VerdictNotApplicable, "not_applicable"),
+    ];
+    let counts = verdicts.map(|(key, label)| format!("{} {}", count(label), text(key)));
+    let milliseconds = |took_us: u64| format!("{}.{} ms", took_us / 1000, took_us / 100 % 10);
+    let all_us = posture.checks.iter().fold(0_u64, |all, check| all.saturating_add(check.took_us));
+    let mut rows = vec![
+        (text(Key::StatusPosture), counts.join(", ")),
+        (text(Key::StatusEvaluation), milliseconds(all_us)),
+        (
+            text(Key::StatusLongestCheck),
+            format!("{} {}", longest.check, milliseconds(longest.took_us)),
+        ),
+    ];
+    let parked = posture.checks.iter().filter(|check| check.is_parked);
+    rows.extend(parked.map(|check| (text(Key::StatusParked), check.check.to_string())));
+    rows
 }
 
 fn standing(uplink: &UplinkReport, language: Language) -> String {

@@ -1,5 +1,6 @@
 use haidang_proto::model::fact::FactKind;
 use haidang_proto::model::flag::Flags;
+use haidang_proto::model::posture::UnknownReason;
 use haidang_proto::model::quality::Quality;
 use haidang_proto::model::record::Moment;
 use haidang_proto::model::verdict::{DownCause, Verdict};
@@ -38,7 +39,36 @@ fn document() -> Document {
         problem: Some("no answer".into()),
         clock_ahead_ms: Some(-3),
     };
+    let standing = |check, outcome, took_us| CheckStanding {
+        check,
+        outcome,
+        age: Duration::from_secs(1),
+        took: Duration::from_micros(took_us),
+        is_parked: outcome == Outcome::Unknown(UnknownReason::Timeout),
+    };
+    let shown = Shown {
+        at: Some(Duration::from_secs(60)),
+        processor: Duration::from_millis(80),
+        standings: vec![
+            standing(CheckId::OsSupported, Outcome::Pass, 900),
+            standing(CheckId::PasswordPolicy, Outcome::Unknown(UnknownReason::Timeout), 20_400),
+        ],
+    };
     Document::new(view, uplink, JournalStatus::default(), Settings::default(), Duration::ZERO)
+        .with_posture(&shown, Duration::from_secs(90))
+}
+
+#[test]
+fn evaluation_times_are_told_for_each_check_and_in_all() {
+    let posture = document().posture;
+    assert_eq!(posture.last_pass_age_seconds, Some(30));
+    assert_eq!((posture.checks[1].took_us, posture.checks[1].age_seconds), (20_400, 31));
+    let json = serde_json::to_value(&posture.checks[1]).unwrap();
+    assert_eq!((&json["verdict"], &json["reason"]), (&"unknown".into(), &"timeout".into()));
+    let table = document().table(Language::En);
+    for part in ["21.3 ms", "password_policy 20.4 ms", "Parked (timed out 3 times)"] {
+        assert!(table.contains(part), "{part} in {table}");
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::super::finding::Unknown;
 use super::super::root::{Root, unknown_at};
 use super::version::compare;
@@ -38,7 +40,8 @@ struct Package {
 }
 
 /// A newer version of something installed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Update {
     /// The package, with its architecture unless that is `all`.
     pub package: String,
