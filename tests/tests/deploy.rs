@@ -12,6 +12,8 @@ use haidang_tests::loopback::Loopback;
 
 /// Exposure above this fails the gate; the units reach about 13 (1.3).
 const EXPOSURE_MAX: &str = "20";
+/// The reader of evidence goes without what would hide evidence; it reaches about 26 (2.6).
+const READER_EXPOSURE_MAX: &str = "28";
 /// Series that no collector exports: Prometheus' own.
 const OF_PROMETHEUS: [&str; 2] = ["ALERTS", "up"];
 
@@ -91,10 +93,17 @@ fn alerts_are_routed_to_the_receiver_that_they_are_meant_for() {
 #[test]
 fn units_verify_without_a_word_and_expose_little() {
     let directory = tempfile::tempdir().expect("a directory");
+    // A service that a socket starts is verified beside it.
+    for socket in files("deploy/systemd", "socket") {
+        let copy = directory.path().join(socket.file_name().expect("a unit has a name"));
+        fs::copy(&socket, copy).expect("copied");
+    }
     for unit in files("deploy/systemd", "service") {
+        let is_evidence_reader = unit.ends_with("haidang-posture@.service");
+        let exposure_max = if is_evidence_reader { READER_EXPOSURE_MAX } else { EXPOSURE_MAX };
         check(
             Command::new("systemd-analyze")
-                .args(["security", "--offline=yes", "--threshold", EXPOSURE_MAX])
+                .args(["security", "--offline=yes", "--threshold", exposure_max])
                 .arg(&unit),
         );
         // The programs are not installed here; any program stands for them.
