@@ -94,7 +94,7 @@ fn merged(old: &str, section: &str) -> String {
 }
 
 /// Command, commit, date and machine.
-fn origin(command: &str) -> String {
+pub fn origin(command: &str) -> String {
     let commit = output(Command::new("git").args(["describe", "--always", "--dirty"]));
     let date = output(Command::new("date").args(["-u", "+%Y-%m-%d"]));
     let kernel = output(Command::new("uname").args(["-sr"]));

@@ -26,7 +26,7 @@ use haidang_tests::topology::SitePlan;
 use haidang_tests::trial::{self, HEADING, Measured};
 use haidang_tests::web::Endpoint;
 use haidang_tests::webhook::{Notification, Webhook};
-use haidang_tests::{interrupted, netns};
+use haidang_tests::{interrupted, netns, pass_budget};
 
 /// The agencies of the laboratory, of all levels, and whether each has a second way.
 const AGENCIES: [(&str, bool); 4] = [
@@ -66,6 +66,12 @@ enum Task {
     Heal {
         /// Its id.
         agency: String,
+    },
+    /// Measure what the first full posture pass of a running agent costs, and record it.
+    Pass {
+        /// How many agents, side by side.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
     },
     /// Measure cut → collector → webhook and heal → resolved with the default timers, and record
     /// them.
@@ -118,6 +124,7 @@ async fn main() -> Result<()> {
             Task::Simulation { days } => simulation(days),
             Task::Accuracy { packets } => accuracy(packets).await,
             Task::Scenarios { runs, only } => scenarios(runs, &only).await,
+            Task::Pass { runs } => measure_pass(runs).await,
         }
     };
     // What is dropped here removes its processes, namespaces and files.
@@ -252,6 +259,15 @@ fn tell(notification: &Notification) {
             println!("    {}", alert.annotations.get(text).map_or("", String::as_str));
         }
     }
+}
+
+async fn measure_pass(runs: usize) -> Result<()> {
+    println!("starting {runs} agents; a first pass comes within two minutes");
+    let costs = pass_budget::measure(runs).await?;
+    let section = pass_budget::section(&format!("haidang-lab pass --runs {runs}"), &costs)?;
+    figures::record(&repository("tests/benches/RESULTS.md"), &section)?;
+    println!("{section}");
+    Ok(())
 }
 
 async fn measure(runs: usize, cut: Cut, witness: Witness) -> Result<()> {
