@@ -13,6 +13,7 @@ use haidang_agent::enrol::{Machine, enrol};
 use haidang_agent::identity::{Identity, IdentityError, Replace, Store};
 use haidang_agent::language::{Key, Language};
 use haidang_agent::posture::Catalogue;
+use haidang_agent::posture::pass::Guidance;
 use haidang_agent::posture::readers;
 use haidang_agent::posture::watch::{Looker, look, subject};
 use haidang_agent::probe::Prober;
@@ -156,7 +157,8 @@ fn read(path: &Path, what: What) -> anyhow::Result<ExitCode> {
             let connection = readers::whole::Connection::accept()?;
             // A machine that is not configured yet is looked at by the catalogue's own measure.
             let config = Config::load(path).ok();
-            let subject = runtime()?.block_on(subject(config.as_ref()))?;
+            let work = subject(config.as_ref(), connection.guidance());
+            let subject = runtime()?.block_on(work)?;
             connection.serve(subject)?;
         }
     }
@@ -190,6 +192,7 @@ fn enroll(path: &Path, code_file: Option<&Path>, replace: Replace) -> anyhow::Re
         machine_id: host::machine_id(),
         hostname: host::facts().hostname,
     };
+    settings::forget(&config.state_dir)?;
     let work = enrol(&code, machine, &store, replace, Some(&config.dedicated));
     let Identity { agency, agency_name, agent, .. } = &runtime()?.block_on(work)?;
     writeln!(
@@ -285,7 +288,8 @@ fn check_path(
 }
 
 fn posture_look(config: Option<&Config>) -> anyhow::Result<PostureLook> {
-    let answers = look(runtime()?.block_on(subject(config))?);
+    let guidance = config.map_or_else(Guidance::default, Guidance::kept);
+    let answers = look(runtime()?.block_on(subject(config, &guidance))?);
     Ok(PostureLook { catalogue: Catalogue::load()?, answers })
 }
 

@@ -52,7 +52,7 @@ impl Observer {
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), ProberError> {
         let roots = Arc::clone(&self.roots.borrow_and_update());
         let mut prober = Prober::new(&self.config, &roots)?;
-        let settings = *self.settings.borrow_and_update();
+        let settings = self.settings.borrow_and_update().clone();
         let mut schedule = Schedule::new(
             settings,
             self.config.verdict.path_mtu_period,
@@ -73,7 +73,7 @@ impl Observer {
                     continue;
                 }
                 () = changed(&mut self.settings) => {
-                    let settings = *self.settings.borrow_and_update();
+                    let settings = self.settings.borrow_and_update().clone();
                     schedule.apply(settings, self.clock.boottime());
                     continue;
                 }

@@ -115,7 +115,14 @@ pub fn run(config: Config, looker: Looker) -> Result<(), RunError> {
         roots,
     };
     let (shown, posture) = watch::channel(Shown::default());
-    let watch = Watch { config: Arc::clone(&config), clock, keeper: keeper.clone(), shown, looker };
+    let watch = Watch {
+        config: Arc::clone(&config),
+        clock,
+        keeper: keeper.clone(),
+        settings: settings.clone(),
+        shown,
+        looker,
+    };
     let begun = Instant::now();
     let running = Running { config, clock, live, keeper, settings, status, posture, begun };
 
@@ -215,7 +222,7 @@ impl Running {
         let (settings, status) = (self.settings.clone(), self.status.clone());
         let (posture, clock) = (self.posture.clone(), self.clock);
         let document = move || {
-            let (status, settings) = (status.borrow().clone(), *settings.borrow());
+            let (status, settings) = (status.borrow().clone(), settings.borrow().clone());
             let uptime = begun.elapsed();
             Document::new(live.view(), status, keeper.status(), settings, uptime)
                 .with_posture(&posture.borrow(), clock.boottime())

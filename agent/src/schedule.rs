@@ -180,6 +180,7 @@ impl Schedule {
     ) -> Self {
         let settings = settings.clamped();
         let phase = phase(identity);
+        let next = now + settings.probe_period.mul_f64(phase);
         Self {
             settings,
             path_mtu_period,
@@ -188,7 +189,7 @@ impl Schedule {
                 echo: EchoTrust::Trusted,
                 path_mtu: PathMtuDoubt::Settled,
             },
-            next: now + settings.probe_period.mul_f64(phase),
+            next,
             started: None,
             run: Run::Idle,
             cycles_until_climb: 0,

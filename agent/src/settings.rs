@@ -16,8 +16,8 @@ use crate::durable;
 const REFUSAL_TIME: Duration = Duration::from_secs(3600);
 /// Grace of a trial beyond three report intervals: a reconnection fits.
 const TRIAL_GRACE: Duration = Duration::from_secs(60);
-/// The file holds four numbers.
-const FILE_BYTES_MAX: u64 = 4096;
+/// Intervals, thresholds and ports, at their most.
+const FILE_BYTES_MAX: u64 = 16 << 10;
 
 /// Settings, and whether they have proved themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct InForce {
     refused: Option<Refused>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Trial {
     previous: Settings,
     /// On CLOCK_BOOTTIME.
@@ -55,13 +55,13 @@ impl InForce {
     }
 
     /// What is in force.
-    pub fn current(&self) -> Settings {
-        self.current
+    pub const fn current(&self) -> &Settings {
+        &self.current
     }
 
     /// When the trial ends without success, on CLOCK_BOOTTIME.
     pub fn trial_ends(&self) -> Option<Duration> {
-        self.trial.map(|trial| trial.ends)
+        self.trial.as_ref().map(|trial| trial.ends)
     }
 
     /// A collector offers settings. Answers what is in force from now on, if that is new.
@@ -74,29 +74,28 @@ impl InForce {
             return None;
         }
         // A second offer during a trial proves nothing yet: the way back stays the same.
-        let previous = self.trial.map_or(self.current, |trial| trial.previous);
-        self.trial = Some(Trial { previous, ends: now + trial_time(offered) });
-        self.current = offered;
+        let former = std::mem::replace(&mut self.current, offered.clone());
+        let previous = self.trial.take().map_or(former, |trial| trial.previous);
+        self.trial = Some(Trial { previous, ends: now + trial_time(&offered) });
         Some(offered)
     }
 
     /// A report succeeded. Answers what is now the last known good, if that is new.
     pub fn reported(&mut self) -> Option<Settings> {
-        self.trial.take().map(|_| self.current)
+        self.trial.take().map(|_| self.current.clone())
     }
 
     /// Time has passed. Answers what is in force again, if the trial failed.
     pub fn tick(&mut self, now: Duration) -> Option<Settings> {
-        let trial = self.trial.filter(|trial| now >= trial.ends)?;
+        let trial = self.trial.take_if(|trial| now >= trial.ends)?;
         self.refused = Some(Refused { version: self.current.version, until: now + REFUSAL_TIME });
         self.current = trial.previous;
-        self.trial = None;
-        Some(self.current)
+        Some(self.current.clone())
     }
 }
 
 /// How long a trial may take.
-fn trial_time(settings: Settings) -> Duration {
+fn trial_time(settings: &Settings) -> Duration {
     settings.report_interval * 3 + TRIAL_GRACE
 }
 
@@ -124,11 +123,25 @@ pub fn load(state_dir: &Path) -> Settings {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn keep(state_dir: &Path, settings: Settings) -> Result<(), SettingsError> {
+pub fn keep(state_dir: &Path, settings: &Settings) -> Result<(), SettingsError> {
     let path = path(state_dir);
-    let json = serde_json::to_vec_pretty(&settings).map_err(std::io::Error::other);
+    let json = serde_json::to_vec_pretty(settings).map_err(std::io::Error::other);
     json.and_then(|json| durable::replace(&path, &json, 0o644))
         .map_err(|source| SettingsError { path, source })
+}
+
+/// Forgets the last known good settings: they are an agency's, and another one's follow.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn forget(state_dir: &Path) -> Result<(), SettingsError> {
+    let path = path(state_dir);
+    match std::fs::remove_file(&path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(SettingsError { path, source })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn path(state_dir: &Path) -> PathBuf {
@@ -137,6 +150,7 @@ fn path(state_dir: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use haidang_proto::model::posture::Threshold;
     use proptest::prelude::*;
 
     use super::*;
@@ -156,7 +170,7 @@ mod tests {
         assert_eq!(held.reported(), Some(settings(1)));
         assert_eq!(held.reported(), None);
         assert_eq!(held.tick(seconds(9_999)), None);
-        assert_eq!(held.current(), settings(1));
+        assert_eq!(*held.current(), settings(1));
     }
 
     #[test]
@@ -176,7 +190,7 @@ mod tests {
     fn nothing_offered_leaves_the_local_limits() {
         let mut held = InForce::new(Settings::default());
         let wild = Settings { version: 1, probe_period: Duration::ZERO, ..Settings::default() };
-        assert_eq!(held.offer(wild, seconds(0)), Some(wild.clamped()));
+        assert_eq!(held.offer(wild.clone(), seconds(0)), Some(wild.clamped()));
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -213,16 +227,17 @@ mod tests {
                     Step::Report => known_good = held.reported().unwrap_or(known_good),
                     Step::Wait(waited) => now += seconds(waited),
                     // The process dies in the middle of a trial: only the disk remains.
-                    Step::Restart => held = InForce::new(known_good),
+                    Step::Restart => held = InForce::new(known_good.clone()),
                 }
                 held.tick(now);
                 let is_on_trial = held.trial_ends().is_some_and(|ends| now < ends);
                 if !is_on_trial {
-                    prop_assert_eq!(held.current(), known_good);
+                    prop_assert_eq!(held.current(), &known_good);
                 }
             }
-            held.tick(now + trial_time(held.current()));
-            prop_assert_eq!(held.current(), known_good, "silence always leads back");
+            let ends = now + trial_time(held.current());
+            held.tick(ends);
+            prop_assert_eq!(held.current(), &known_good, "silence always leads back");
         }
     }
 
@@ -230,9 +245,23 @@ mod tests {
     fn they_survive_on_disk_and_damage_means_defaults() {
         let place = tempfile::tempdir().unwrap();
         assert_eq!(load(place.path()), Settings::default());
-        keep(place.path(), settings(7)).unwrap();
-        assert_eq!(load(place.path()), settings(7));
+        let mut kept = settings(7);
+        kept.posture.thresholds.insert(Threshold::DormantDaysMax, 60);
+        keep(place.path(), &kept).unwrap();
+        assert_eq!(load(place.path()), kept);
         std::fs::write(path(place.path()), "{\"version\":").unwrap();
         assert_eq!(load(place.path()), Settings::default());
+        forget(place.path()).unwrap();
+        assert!(!path(place.path()).exists());
+        forget(place.path()).unwrap();
+    }
+
+    #[test]
+    fn settings_of_a_version_before_requirements_are_read() {
+        let place = tempfile::tempdir().unwrap();
+        let mut json = serde_json::to_value(settings(3)).unwrap();
+        json.as_object_mut().unwrap().remove("posture");
+        std::fs::write(path(place.path()), json.to_string()).unwrap();
+        assert_eq!(load(place.path()), settings(3));
     }
 }

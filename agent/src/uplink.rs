@@ -28,7 +28,7 @@ use crate::identity::{Identity, IdentityError, Store};
 use crate::journal::keeper::Keeper;
 use crate::live::Live;
 use crate::report::{Process, Reporter};
-use crate::settings::InForce;
+use crate::settings::{self, InForce};
 
 use self::conversation::{Conversation, Ended};
 
@@ -136,7 +136,7 @@ impl Uplink {
     pub fn new(parts: Parts) -> (Self, Outlets) {
         let Parts { config, store, clock, keeper, live, process, settings } = parts;
         let settings = InForce::new(settings);
-        let (settings_in_force, settings_receiver) = watch::channel(settings.current());
+        let (settings_in_force, settings_receiver) = watch::channel(settings.current().clone());
         let (status, status_receiver) = watch::channel(Status {
             standing: Standing::NotEnrolled,
             speaker: None,
@@ -172,7 +172,10 @@ impl Uplink {
             match self.store.load() {
                 Ok(Some(identity)) => match self.converse(identity, &stop).await {
                     Ok(Ended::Stopped) => return,
-                    Ok(Ended::Enrolled) => continue,
+                    Ok(Ended::Enrolled) => {
+                        self.reload_settings();
+                        continue;
+                    }
                     Ok(Ended::Revoked) => {
                         tracing::error!(
                             "the collector has revoked this identity; nothing is reported until \
@@ -191,6 +194,7 @@ impl Uplink {
             if self.wait_for_enrolment(stamp, &stop).await == Wait::Stopped {
                 return;
             }
+            self.reload_settings();
         }
     }
 
@@ -207,6 +211,12 @@ impl Uplink {
             status.problem = None;
         });
         Ok(Conversation::new(self, identity)?.run(stop).await)
+    }
+
+    /// Settings are an agency's: enrolment has removed those of the former one.
+    fn reload_settings(&mut self) {
+        self.settings = InForce::new(settings::load(&self.config.state_dir));
+        self.settings_in_force.send_replace(self.settings.current().clone());
     }
 
     fn put_roots_in_force(&self, identity: &Identity) {

@@ -21,6 +21,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
+use crate::posture::PolicyChange;
+
 pub use client::{AskError, ask};
 pub use operator::Operator;
 
@@ -114,10 +116,35 @@ pub enum AdminRequest {
     },
     /// Say what is asked of an agency's machines.
     PolicySet {
-        /// The agency.
-        agency: AgencyId,
-        /// Score from which a machine complies.
-        score_min: u8,
+        /// The agency; without one, all.
+        agency: Option<AgencyId>,
+        /// What becomes different.
+        change: PolicyChange,
+        /// Who answers for it.
+        owner: String,
+        /// Why.
+        reason: String,
+    },
+    /// Give up what was decided.
+    PolicyClear {
+        /// The agency; without one, what is for all.
+        agency: Option<AgencyId>,
+        /// Who answers for it.
+        owner: String,
+        /// Why.
+        reason: String,
+    },
+    /// Show what is asked in the end.
+    PolicyShow {
+        /// Of an agency; without one, of those with no policy of their own.
+        agency: Option<AgencyId>,
+    },
+    /// List what was decided, for all and for agencies.
+    PolicyList,
+    /// List who did what, the latest first.
+    AuditList {
+        /// How many.
+        limit: u32,
     },
     /// Copy the store.
     Backup {

@@ -226,8 +226,7 @@ impl Default for Http {
 
 impl Default for Report {
     fn default() -> Self {
-        let Settings { version: _, report_interval, probe_period, confirm_period } =
-            Settings::default();
+        let Settings { report_interval, probe_period, confirm_period, .. } = Settings::default();
         Self { interval: report_interval, probe_period, confirm_period }
     }
 }

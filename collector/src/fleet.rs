@@ -181,7 +181,7 @@ pub struct Fleet {
     agents: HashMap<AgentId, Agent>,
     incidents: Incidents,
     exceptions: Arc<Exceptions>,
-    policies: Policies,
+    policies: Arc<Policies>,
 }
 
 #[derive(Debug)]
@@ -232,7 +232,7 @@ impl Fleet {
             agents: HashMap::new(),
             incidents: Incidents::default(),
             exceptions: Arc::default(),
-            policies: Policies::default(),
+            policies: Arc::default(),
         };
         fleet.replace_roster(roster, now);
         fleet

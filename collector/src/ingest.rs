@@ -29,6 +29,7 @@ use crate::identity::{
 use crate::listen::Peer;
 use crate::live::Live;
 use crate::metrics::{CollectorMetrics, Endpoint};
+use crate::posture::Scope;
 use crate::refuse::{refuse, refused};
 use crate::snapshot::Conflict;
 use crate::store::{AuditAction, AuditEntry, Delivered, JournalDelivery, Store, StoreError};
@@ -47,7 +48,7 @@ pub struct Ingest {
     pub authority: Arc<Authority>,
     /// Life of a renewed certificate.
     pub certificate_lifetime: Duration,
-    /// What agents are asked to do.
+    /// What agents are asked to do, before their agency's policy.
     pub settings: Settings,
     /// Whom agents are to trust.
     pub trust_bundle: TrustBundle,
@@ -133,12 +134,19 @@ impl Ingest {
     ) -> wire::ReportResponse {
         let interval = self.settings.report_interval;
         let next = next_report_in(caller.certificate.agent, interval, caller.now.mono);
-        let settings = wire::Settings::from(self.settings);
+        let agency = &caller.certificate.agency;
+        let policies = self.live.policies();
+        let version = self.settings.version + policies.revision(agency);
+        let settings = (told.settings_version != version).then(|| {
+            let scope = Scope::Agency(agency.clone());
+            let posture = policies.terms(&scope).requirements;
+            Settings { version, posture, ..self.settings.clone() }
+        });
         wire::ReportResponse {
             server_unix_ms: unix_ms(caller.now.wall),
             next_report_in_ms: u32::try_from(next.as_millis()).unwrap_or(u32::MAX),
-            report_interval_ms: settings.report_interval_ms,
-            settings: (told.settings_version != self.settings.version).then_some(settings),
+            report_interval_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
+            settings: settings.map(wire::Settings::from),
             trust_bundle: (told.trust_bundle_version != self.trust_bundle.version)
                 .then(|| bundle_to_wire(&self.trust_bundle)),
             full_report_wanted,

@@ -74,7 +74,7 @@ enum Message {
         exceptions: Exceptions,
     },
     ReplacePolicies {
-        policies: Policies,
+        policies: Arc<Policies>,
     },
 }
 
@@ -89,6 +89,7 @@ pub struct Live {
     messages: mpsc::Sender<Message>,
     postures: mpsc::Sender<(AgentId, MachinePosture)>,
     roster: watch::Receiver<Arc<Roster>>,
+    policies: watch::Receiver<Arc<Policies>>,
 }
 
 /// The task that owns the fleet.
@@ -97,6 +98,7 @@ pub struct LiveTask {
     messages: mpsc::Receiver<Message>,
     postures: mpsc::Receiver<(AgentId, MachinePosture)>,
     roster: watch::Sender<Arc<Roster>>,
+    policies: watch::Sender<Arc<Policies>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     transitions: mpsc::Sender<Vec<AgencyTransition>>,
     clock: Clock,
@@ -111,15 +113,28 @@ pub fn live(
     let (sender, messages) = mpsc::channel(QUEUE_MAX);
     let (postures_sender, postures) = mpsc::channel(POSTURES_MAX);
     let (roster, roster_in_force) = watch::channel(Arc::clone(fleet.roster()));
+    let (policies, policies_in_force) = watch::channel(Arc::clone(fleet.policies()));
     let (snapshots, latest) = watch::channel(Arc::new(fleet.snapshot(clock.now())));
-    let handle = Live { messages: sender, postures: postures_sender, roster: roster_in_force };
-    (handle, LiveTask { fleet, messages, postures, roster, snapshots, transitions, clock }, latest)
+    let handle = Live {
+        messages: sender,
+        postures: postures_sender,
+        roster: roster_in_force,
+        policies: policies_in_force,
+    };
+    let task =
+        LiveTask { fleet, messages, postures, roster, policies, snapshots, transitions, clock };
+    (handle, task, latest)
 }
 
 impl Live {
     /// The roster in force.
     pub fn roster(&self) -> Arc<Roster> {
         Arc::clone(&self.roster.borrow())
+    }
+
+    /// The policies in force.
+    pub fn policies(&self) -> Arc<Policies> {
+        Arc::clone(&self.policies.borrow())
     }
 
     /// Hands over a report of an authorized agent.
@@ -241,7 +256,7 @@ impl Live {
     /// # Errors
     /// When the fleet is overloaded.
     pub async fn replace_policies(&self, policies: Policies) -> Result<(), FleetBusy> {
-        self.send(Message::ReplacePolicies { policies }).await
+        self.send(Message::ReplacePolicies { policies: Arc::new(policies) }).await
     }
 
     async fn send(&self, message: Message) -> Result<(), FleetBusy> {
@@ -318,7 +333,10 @@ impl LiveTask {
             }
             Message::AnchorsChecked { answered } => self.fleet.anchors_checked(answered, now),
             Message::ReplaceExceptions { exceptions } => self.fleet.replace_exceptions(exceptions),
-            Message::ReplacePolicies { policies } => self.fleet.replace_policies(policies),
+            Message::ReplacePolicies { policies } => {
+                self.fleet.replace_policies(Arc::clone(&policies));
+                self.policies.send_replace(policies);
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use haidang_collector::admin::{AdminAnswer, AdminRequest, RosterFiles, ask};
 use haidang_collector::config::Config;
+use haidang_collector::posture::PolicyChange;
 use haidang_collector::run::Collector;
 use haidang_collector::telemetry;
 use haidang_proto::model::agency::{AgencyId, AgentId};
@@ -57,6 +58,12 @@ enum Command {
     /// What is asked of an agency's machines.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// List who did what, the latest first.
+    Audit {
+        /// How many entries, at most 1000.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
     /// Copy the store of the running collector into a new file.
     Backup {
         /// The new file, by an absolute path that the service may write.
@@ -173,16 +180,68 @@ enum ExceptionCommand {
 
 #[derive(Debug, Subcommand)]
 enum PolicyCommand {
-    /// Set it.
+    /// Ask for something else than before, of one agency or of all. What is not named stays. It
+    /// reaches the agents within two report intervals; who asked and why is in the audit.
     Set {
-        /// The agency.
-        #[arg(long)]
-        agency: AgencyId,
+        #[command(flatten)]
+        whom: Whom,
+        #[command(flatten)]
+        decision: Answerable,
         /// Score from which a machine complies, 50 to 100; 80 where nothing is set.
         #[arg(long)]
-        score_min: u8,
+        score_min: Option<u8>,
+        /// Level of the information system, 1 to 5 (TCVN 14423): how long records are kept, and
+        /// from 3 on that the kernel audits.
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
+        level: Option<u8>,
+        /// A check's number, such as dormant_accounts.days_max=60, or =default to give it back;
+        /// may be repeated. `policy show` lists them.
+        #[arg(long = "threshold", value_name = "CHECK.NAME=VALUE", value_parser = threshold)]
+        thresholds: Vec<(String, Option<u32>)>,
+        /// Ports that may be open on the dedicated network, such as 22,443, or none. Replaces
+        /// the lists in the machines' own configuration.
+        #[arg(long, value_parser = ports)]
+        allowed_ports: Option<Ports>,
+        /// Whether usb_storage_restricted weighs in the score; it does not where nothing is set.
+        #[arg(long)]
+        weigh_usb_storage: Option<bool>,
     },
+    /// Give up what was decided for an agency, or for all.
+    Clear {
+        #[command(flatten)]
+        whom: Whom,
+        #[command(flatten)]
+        decision: Answerable,
+    },
+    /// Show what is asked in the end, and what of it is laxer than the catalogue.
+    Show(OfAgency),
+    /// List what was decided, `*` for all agencies.
+    List,
 }
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Whom {
+    /// Of one agency.
+    #[arg(long)]
+    agency: Option<AgencyId>,
+    /// Of all agencies that have nothing else of their own.
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct Answerable {
+    /// Who answers for it; one line.
+    #[arg(long)]
+    owner: String,
+    /// Why; one line.
+    #[arg(long)]
+    reason: String,
+}
+
+#[derive(Debug, Clone)]
+struct Ports(Vec<u16>);
 
 #[derive(Debug, Args)]
 struct OfAgency {
@@ -252,12 +311,40 @@ fn dispatch(line: CommandLine) -> anyhow::Result<ExitCode> {
                 AdminRequest::ExceptionRemove { agency, check }
             }
         },
-        Some(Command::Policy(PolicyCommand::Set { agency, score_min })) => {
-            AdminRequest::PolicySet { agency, score_min }
-        }
+        Some(Command::Policy(command)) => policy(command),
+        Some(Command::Audit { limit }) => AdminRequest::AuditList { limit },
         Some(Command::Backup { to }) => AdminRequest::Backup { to },
     };
     show(ask(&config.state_dir, &request)?)
+}
+
+fn policy(command: PolicyCommand) -> AdminRequest {
+    match command {
+        PolicyCommand::Set {
+            whom: Whom { agency, .. },
+            decision: Answerable { owner, reason },
+            score_min,
+            level,
+            thresholds,
+            allowed_ports,
+            weigh_usb_storage,
+        } => {
+            let change = PolicyChange {
+                score_min,
+                level,
+                thresholds,
+                allowed_ports: allowed_ports.map(|Ports(ports)| ports),
+                weighs_usb_storage: weigh_usb_storage,
+            };
+            AdminRequest::PolicySet { agency, change, owner, reason }
+        }
+        PolicyCommand::Clear {
+            whom: Whom { agency, .. },
+            decision: Answerable { owner, reason },
+        } => AdminRequest::PolicyClear { agency, owner, reason },
+        PolicyCommand::Show(OfAgency { agency }) => AdminRequest::PolicyShow { agency },
+        PolicyCommand::List => AdminRequest::PolicyList,
+    }
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
@@ -377,6 +464,27 @@ fn show(answer: AdminAnswer) -> anyhow::Result<ExitCode> {
 fn check(label: &str) -> Result<CheckId, String> {
     let known = || CheckId::ALL.iter().map(|check| check.as_str()).collect::<Vec<_>>().join(", ");
     CheckId::from_label(label).ok_or_else(|| format!("{label:?} is no check; one of {}", known()))
+}
+
+/// A threshold and its number, or `default`.
+fn threshold(text: &str) -> Result<(String, Option<u32>), String> {
+    let (label, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is no threshold; write dormant_accounts.days_max=60"))?;
+    let value = match value {
+        "default" => None,
+        number => Some(number.parse().map_err(|_| format!("{number:?} is no number"))?),
+    };
+    Ok((label.to_owned(), value))
+}
+
+/// Ports between commas, or `none`.
+fn ports(text: &str) -> Result<Ports, String> {
+    if text == "none" {
+        return Ok(Ports(Vec::new()));
+    }
+    let port = |port: &str| port.trim().parse().map_err(|_| format!("{port:?} is no port"));
+    text.split(',').map(port).collect::<Result<_, _>>().map(Ports)
 }
 
 /// Seconds of a duration such as `7d` or `12h`.

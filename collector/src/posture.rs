@@ -20,4 +20,4 @@ pub use agency::{AgencyPosture, Enrolled, MachineFigures, Standing, agency_postu
 pub use exception::{EXCEPTIONS_MAX, Exception, ExceptionError, ExceptionTerms, Exceptions};
 pub use held::{Answer, HeldPosture, Order};
 pub use machine::{CRITICAL_CAP, Findings, MachinePosture, WEIGHED};
-pub use policy::{Policies, Policy, PolicyError};
+pub use policy::{Decision, Policies, Policy, PolicyChange, PolicyError, PolicyTerms, Scope};

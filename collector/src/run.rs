@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use haidang_proto::model::posture::Requirements;
 use haidang_proto::model::settings::Settings;
 use haidang_proto::wire::enrolment_service_server::EnrolmentServiceServer;
 use haidang_proto::wire::recovery_service_server::RecoveryServiceServer;
@@ -360,13 +361,14 @@ fn calendar(config: &Config, roster: &Roster, now: Now) -> anyhow::Result<Calend
     Ok(calendar)
 }
 
-/// Settings with their version.
+/// Settings with their version, to which the revisions of an agency's policy are added.
 async fn settings(config: &Config, store: &Store) -> anyhow::Result<Settings> {
     let asked = Settings {
         version: 0,
         report_interval: config.report.interval,
         probe_period: config.report.probe_period,
         confirm_period: config.report.confirm_period,
+        posture: Requirements::default(),
     };
     let content = serde_json::to_string(&asked)?;
     let version = store.version_of("settings", content).await?;

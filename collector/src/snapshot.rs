@@ -13,7 +13,7 @@ use haidang_proto::model::host::HostFacts;
 use haidang_proto::model::report::JournalStatus;
 use haidang_proto::model::verdict::{DownCause, Verdict};
 
-use crate::posture::{AgencyPosture, Exceptions, MachineFigures, MachinePosture};
+use crate::posture::{AgencyPosture, Exceptions, MachineFigures, MachinePosture, Policies};
 use crate::roster::Roster;
 
 /// The fleet at one moment.
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub incidents: Vec<Incident>,
     /// Failing checks that somebody answers for.
     pub exceptions: Arc<Exceptions>,
+    /// What was decided to be asked of agencies.
+    pub policies: Arc<Policies>,
 }
 
 /// The states of an agency. Exactly one holds, so they sum to the roster.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::posture::policy::Policy;
+
 use super::{Config, Dedicated, InterfaceSelector, Service, TcpProof, Verdict};
 
 /// Anchors: more would multiply the packets of every cycle without proving more.
@@ -22,6 +24,10 @@ const LIST_MAX: usize = 64;
 const NAME_BYTES_MAX: usize = 32;
 /// Bytes of any other text.
 const TEXT_BYTES_MAX: usize = 255;
+/// Shortest and longest time for the first posture pass: at once for a single machine, an hour for
+/// the largest city.
+const FIRST_PASS_WITHIN: (Duration, Duration) =
+    (Duration::from_secs(1), Duration::from_secs(3_600));
 /// Least bytes of the journal: eight segments of a few records.
 const JOURNAL_BYTES_MIN: u64 = 256 << 10;
 /// Most bytes of the journal: what a small machine can spare.
@@ -109,6 +115,7 @@ pub(super) fn check(config: &Config) -> Result<(), Problem> {
     anchors(config, network)?;
     dns(config, network)?;
     services(config, network)?;
+    posture(&config.posture)?;
     if let Some(canary) = config.internet_canary
         && contains(network, canary.ip())
     {
@@ -202,6 +209,14 @@ fn anchors(config: &Config, network: &[IpNet]) -> Result<(), Problem> {
         {
             return fail(at("tcp_proof"), "has a banner that is not 1 to 255 bytes long");
         }
+    }
+    Ok(())
+}
+
+fn posture(posture: &Policy) -> Result<(), Problem> {
+    let (least, most) = FIRST_PASS_WITHIN;
+    if !(least..=most).contains(&posture.first_pass_within) {
+        return fail(Place::key("posture", "first_pass_within"), "must be 1 s to 1 h");
     }
     Ok(())
 }

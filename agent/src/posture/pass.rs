@@ -12,8 +12,14 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use haidang_proto::model::posture::{CheckId, MachineKind, Outcome, PostureMeasures};
+use haidang_proto::model::posture::{
+    CheckId, MachineKind, Outcome, PostureMeasures, Requirements,
+};
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::settings;
 
 use super::continuity::certificate_remaining;
 use super::finding::{Unknown, reported};
@@ -50,6 +56,21 @@ pub struct Subject {
     pub now: SystemTime,
     /// See [`Evidence::memory`].
     pub memory: Option<Memory>,
+}
+
+/// What the agent knows from its collector and a pass is judged by.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guidance {
+    /// What the agency's machines are asked for.
+    pub requirements: Requirements,
+}
+
+impl Guidance {
+    /// From the settings that were kept: what an agent that does not run knows.
+    pub fn kept(config: &Config) -> Self {
+        Self { requirements: settings::load(&config.state_dir).posture }
+    }
 }
 
 /// One answer.

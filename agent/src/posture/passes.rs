@@ -23,9 +23,8 @@ const TIMEOUTS_MAX: u32 = 3;
 const PARKED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// A snapshot in full comes so often; the contract's limit is 20 h.
 const FULL_INTERVAL: Duration = Duration::from_secs(19 * 3600);
-/// The first pass leaves a booting machine in peace, and comes within two minutes.
-const FIRST_AFTER: Duration = Duration::from_secs(30);
-const FIRST_SPREAD: Duration = Duration::from_secs(90);
+/// Share of the time for the first pass that leaves a booting machine in peace.
+const FIRST_AFTER: f64 = 0.25;
 /// Share of a period that jitter adds or takes.
 const JITTER: f64 = 0.1;
 
@@ -65,11 +64,19 @@ struct Held {
 }
 
 impl Passes {
-    /// `random` fixes the phase of the first pass.
-    pub fn new(now: Duration, random: u32) -> Self {
-        let first = now + FIRST_AFTER + FIRST_SPREAD.mul_f64(share(random));
+    /// `random` fixes the phase of the first pass, which comes `within` so long.
+    pub fn new(now: Duration, within: Duration, random: u32) -> Self {
+        let first = now + within.mul_f64(FIRST_AFTER + (1.0 - FIRST_AFTER) * share(random));
         let due = [Tier::T0, Tier::T1, Tier::T2].map(|tier| (tier, first));
         Self { due: due.into(), held: BTreeMap::new(), changed: false, full_due: None }
+    }
+
+    /// What is asked has changed: every check is made anew, at a random moment `within` so long.
+    pub fn anew(&mut self, now: Duration, within: Duration, random: u32) {
+        let soon = now + within.mul_f64(share(random));
+        for due in self.due.values_mut() {
+            *due = soon.min(*due);
+        }
     }
 
     /// When a tier is due next, on the clock of `now`.
@@ -179,6 +186,10 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const WITHIN: Duration = Duration::from_secs(120);
+    const FIRST: Duration = Duration::from_secs(30);
+
+    const UNMET: Outcome = Outcome::Fail(haidang_proto::model::posture::FailReason::WeakValue);
 
     fn answer(check: CheckId, outcome: Outcome) -> Answer {
         Answer { check, outcome, observed: "seen".into(), took: SECOND }
@@ -206,8 +217,8 @@ mod tests {
 
     #[test]
     fn the_first_pass_makes_every_check_and_is_sent_in_full() {
-        let mut passes = Passes::new(Duration::ZERO, u32::MAX);
-        assert_eq!(passes.next(), FIRST_AFTER + FIRST_SPREAD);
+        let mut passes = Passes::new(Duration::ZERO, WITHIN, u32::MAX);
+        assert_eq!(passes.next(), WITHIN);
         assert!(passes.due(passes.next() - SECOND, 0).is_empty());
         let now = passes.next();
         assert_eq!(pass(&mut passes, now, Outcome::Pass).len(), checks().count());
@@ -217,9 +228,9 @@ mod tests {
 
     #[test]
     fn later_only_changes_are_sent_until_it_is_time_for_everything() {
-        let mut passes = Passes::new(Duration::ZERO, 0);
-        pass(&mut passes, FIRST_AFTER, Outcome::Pass);
-        snapshot(&mut passes, FIRST_AFTER);
+        let mut passes = Passes::new(Duration::ZERO, WITHIN, 0);
+        pass(&mut passes, FIRST, Outcome::Pass);
+        snapshot(&mut passes, FIRST);
         let frequent = checks().filter(|check| check.tier == Tier::T0).count();
         let now = passes.next();
         assert_eq!(pass(&mut passes, now, Outcome::Pass).len(), frequent);
@@ -227,13 +238,25 @@ mod tests {
         let now = passes.next();
         pass(&mut passes, now, Outcome::NotApplicable);
         assert_eq!(snapshot(&mut passes, now), Some((Extent::Partial, frequent)));
-        let now = FIRST_AFTER + FULL_INTERVAL;
+        let now = FIRST + FULL_INTERVAL;
         assert_eq!(snapshot(&mut passes, now), Some((Extent::Full, checks().count())));
     }
 
     #[test]
+    fn other_requirements_have_every_check_made_anew() {
+        let mut passes = Passes::new(Duration::ZERO, WITHIN, 0);
+        pass(&mut passes, FIRST, Outcome::Pass);
+        snapshot(&mut passes, FIRST);
+        passes.anew(FIRST, WITHIN, u32::MAX);
+        assert!(passes.due(FIRST, 0).is_empty(), "machines do not all do it at once");
+        let now = FIRST + WITHIN;
+        assert_eq!(pass(&mut passes, now, UNMET).len(), checks().count());
+        assert_eq!(snapshot(&mut passes, now), Some((Extent::Partial, checks().count())));
+    }
+
+    #[test]
     fn a_machine_that_slept_makes_one_pass() {
-        let mut passes = Passes::new(Duration::ZERO, 0);
+        let mut passes = Passes::new(Duration::ZERO, WITHIN, 0);
         let now = Duration::from_secs(10 * 86_400);
         pass(&mut passes, now, Outcome::Pass);
         assert!(passes.due(now, 0).is_empty());
@@ -242,9 +265,9 @@ mod tests {
 
     #[test]
     fn three_timeouts_in_a_row_park_a_check_and_no_other() {
-        let mut passes = Passes::new(Duration::ZERO, 0);
+        let mut passes = Passes::new(Duration::ZERO, WITHIN, 0);
         let slow = CheckId::HostFirewallActive;
-        let mut now = FIRST_AFTER;
+        let mut now = FIRST;
         for _ in 0..TIMEOUTS_MAX {
             for check in passes.due(now, 0) {
                 let timeout = Outcome::Unknown(UnknownReason::Timeout);
@@ -255,7 +278,7 @@ mod tests {
         }
         let made = pass(&mut passes, now, Outcome::Pass);
         assert!(!made.contains(&slow) && made.contains(&CheckId::IpForwarding));
-        let full = FIRST_AFTER + FULL_INTERVAL;
+        let full = FIRST + FULL_INTERVAL;
         let snapshot =
             passes.snapshot(MachineKind::Server, PostureMeasures::default(), full).unwrap();
         let parked: Vec<_> = snapshot.results.iter().filter(|result| result.is_parked).collect();

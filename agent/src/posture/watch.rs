@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use haidang_proto::model::posture::{CheckId, MachineKind, PostureMeasures};
+use haidang_proto::model::posture::{CheckId, MachineKind, PostureMeasures, Requirements};
 use haidang_proto::model::record::Event;
+use haidang_proto::model::settings::Settings;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,7 @@ use crate::link;
 
 use super::finding::Unknown;
 use super::kernel::Kernel;
-use super::pass::{Answer, Figures, Subject, Workers};
+use super::pass::{Answer, Figures, Guidance, Subject, Workers};
 use super::passes::{CheckStanding, Passes};
 use super::policy::Policy;
 use super::readers::whole::Reader;
@@ -40,6 +41,8 @@ pub struct Watch {
     pub clock: Clock,
     /// Where snapshots go.
     pub keeper: Keeper,
+    /// The settings in force.
+    pub settings: watch::Receiver<Settings>,
     /// Where the state of each check is shown.
     pub shown: watch::Sender<Shown>,
     /// Who looks at the machine.
@@ -76,27 +79,43 @@ impl Watch {
     ///
     /// # Errors
     /// When the program's own data is damaged.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), WatchError> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), WatchError> {
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             tracing::debug!(%error, "posture passes keep the usual priority");
         }
-        let mut passes = Passes::new(self.clock.boottime(), random());
+        let within = self.config.posture.first_pass_within;
+        let mut passes = Passes::new(self.clock.boottime(), within, random());
         let mut workers = Workers::default();
         let mut reader = Reader::new(&self.config.readers.posture_socket);
+        let mut asked = self.settings.borrow_and_update().posture.clone();
+        self.tell_ignored(&asked);
         loop {
             let wait = passes.next().saturating_sub(self.clock.boottime());
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
+                () = changed(&mut self.settings) => {
+                    let now_asked = self.settings.borrow_and_update().posture.clone();
+                    if now_asked != asked {
+                        asked = now_asked;
+                        self.tell_ignored(&asked);
+                        passes.anew(self.clock.boottime(), within, random());
+                    }
+                    continue;
+                }
             }
             let due = passes.due(self.clock.boottime(), random());
             let begun = self.clock.processor();
+            let guidance = self.guidance(&asked);
             let mut take = |answer| passes.take(answer, self.clock.boottime());
             let figures = match self.looker {
                 Looker::Agent => {
-                    self.look(subject(Some(&self.config)).await?, &mut workers, &due, &mut take)
+                    let subject = subject(Some(&self.config), &guidance).await?;
+                    self.look(subject, &mut workers, &due, &mut take)
                 }
-                Looker::Readers => self.ask(&mut workers, &mut reader, &due, &mut take)?,
+                Looker::Readers => {
+                    self.ask(&guidance, &mut workers, &mut reader, &due, &mut take)?
+                }
             };
             let (machine, measures) = self.remember(figures);
             let now = self.clock.moment();
@@ -109,6 +128,20 @@ impl Watch {
                 tracing::info!(results = snapshot.results.len(), "posture changed");
                 self.keeper.append(now, Event::Posture(snapshot));
             }
+        }
+    }
+
+    fn guidance(&self, asked: &Requirements) -> Guidance {
+        Guidance { requirements: asked.clone() }
+    }
+
+    fn tell_ignored(&self, asked: &Requirements) {
+        for threshold in self.config.posture.laxer_than(asked) {
+            tracing::warn!(
+                %threshold,
+                asked = asked.threshold(threshold),
+                "the configuration asks less than the agency: it has no effect"
+            );
         }
     }
 
@@ -129,6 +162,7 @@ impl Watch {
     /// The agent's program and process are what no other process sees as well.
     fn ask(
         &self,
+        guidance: &Guidance,
         workers: &mut Workers,
         reader: &mut Reader,
         due: &[&'static Check],
@@ -136,7 +170,7 @@ impl Watch {
     ) -> Result<Figures, WatchError> {
         let (own, others): (Vec<&'static Check>, Vec<&'static Check>) =
             due.iter().partition(|check| check.id == CheckId::AgentIntegrity);
-        let (answers, figures) = reader.ask(&others);
+        let (answers, figures) = reader.ask(&others, guidance);
         answers.into_iter().for_each(&mut *take);
         let not_asked = Unknown::Unsupported("only the readers ask the kernel".into());
         let subject = Subject {
@@ -184,7 +218,10 @@ pub fn look(subject: Subject) -> Vec<Answer> {
 ///
 /// # Errors
 /// When the program's own data is damaged.
-pub async fn subject(config: Option<&Config>) -> Result<Subject, WatchError> {
+pub async fn subject(
+    config: Option<&Config>,
+    guidance: &Guidance,
+) -> Result<Subject, WatchError> {
     let surroundings = match config {
         Some(config) => surroundings(&config.dedicated).await,
         None => Err(Unknown::Unsupported("the dedicated interface is not configured".into())),
@@ -195,11 +232,20 @@ pub async fn subject(config: Option<&Config>) -> Result<Subject, WatchError> {
         kernel: Kernel::ask(surroundings, &readers.netfilter_socket),
         state_dir: state_dir.into(),
         dedicated_prefixes: config.map(|config| config.dedicated.local_prefixes.clone()),
-        policy: config.map_or_else(Policy::default, |config| config.posture.clone()),
+        policy: config
+            .map_or_else(Policy::default, |config| config.posture.clone())
+            .under(&guidance.requirements),
         catalogue: Catalogue::load()?,
         now: SystemTime::now(),
         memory: load_memory(&memory_path(state_dir)),
     })
+}
+
+/// Waits for other settings; for ever, once nobody can send any.
+async fn changed(settings: &mut watch::Receiver<Settings>) {
+    if settings.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// What rtnetlink says of the dedicated interface's surroundings.

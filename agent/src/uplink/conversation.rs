@@ -396,7 +396,7 @@ impl<'a> Conversation<'a> {
             status.clock_ahead_ms = Some(ahead_ms);
         });
         if let Some(proved) = self.uplink.settings.reported()
-            && let Err(error) = settings::keep(&self.uplink.config.state_dir, proved)
+            && let Err(error) = settings::keep(&self.uplink.config.state_dir, &proved)
         {
             tracing::warn!(error = chain(&error), "settings are in force but not kept");
         }

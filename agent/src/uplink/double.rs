@@ -211,7 +211,7 @@ impl ReportingService for Service {
             server_time: SystemTime::now(),
             next_report_in: Duration::from_millis(500),
             report_interval: Duration::from_millis(500),
-            settings: state.settings.filter(differs),
+            settings: state.settings.clone().filter(differs),
             trust_bundle: state.trust_bundle.clone().filter(stale),
             full_report_wanted: false,
             reconnect_within: None,

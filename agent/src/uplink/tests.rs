@@ -72,7 +72,7 @@ impl Agent {
             keeper: keeper.clone(),
             live: live.clone(),
             process: Process { nonce: [7; 16], fingerprint: [8; 32] },
-            settings: crate::settings::load(place.path()),
+            settings: settings::load(place.path()),
         });
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
@@ -375,7 +375,7 @@ async fn settings_are_kept_when_they_have_proved_themselves() {
     let (authority, double) = one_double().await;
     let settings =
         Settings { version: 5, report_interval: Duration::from_millis(600), ..Settings::default() };
-    double.state.lock().unwrap().settings = Some(settings);
+    double.state.lock().unwrap().settings = Some(settings.clone());
     let mut agent = Agent::enrolled(&authority, &[double.address], &[]);
     let applied = agent.settings.wait_for(|held| *held == settings);
     tokio::time::timeout(PATIENCE, applied).await.expect("in time").unwrap();
@@ -384,7 +384,7 @@ async fn settings_are_kept_when_they_have_proved_themselves() {
     })
     .await;
     let place = agent.stop().await;
-    assert_eq!(crate::settings::load(place.path()), settings);
+    assert_eq!(settings::load(place.path()), settings);
 }
 
 #[tokio::test]

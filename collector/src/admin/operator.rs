@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 use haidang_proto::model::agency::{AgencyId, AgentId};
 use haidang_proto::model::enrolment_code::EnrolmentCode;
 
-use super::answer::{agent_table, done, refused, roster_table, token_table};
+use super::answer::{agent_table, audit_table, done, refused, roster_table, token_table};
 use super::{AdminAnswer, AdminRequest, RosterFiles};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::identity::{IdentityState, Register};
 use crate::import::{Files, Imported, Importer};
 use crate::live::Live;
-use crate::posture::ExceptionTerms;
+use crate::posture::{ExceptionTerms, Scope};
 use crate::store::{AuditAction, AuditEntry, Store, StoredRoster};
 use crate::token::{NOTE_BYTES_MAX, NewToken, TokenTerms, USES_MAX};
 
@@ -67,9 +67,15 @@ impl Operator {
             AdminRequest::ExceptionRemove { agency, check } => {
                 self.exception_remove(agency, check, at).await
             }
-            AdminRequest::PolicySet { agency, score_min } => {
-                self.policy_set(agency, score_min, at).await
+            AdminRequest::PolicySet { agency, change, owner, reason } => {
+                self.policy_set(scope(agency), change, (&owner, &reason), at).await
             }
+            AdminRequest::PolicyClear { agency, owner, reason } => {
+                self.policy_clear(scope(agency), (&owner, &reason), at).await
+            }
+            AdminRequest::PolicyShow { agency } => Ok(self.policy_show(&scope(agency))),
+            AdminRequest::PolicyList => Ok(self.policy_list()),
+            AdminRequest::AuditList { limit } => self.audit_list(limit).await,
             AdminRequest::Backup { to } => self.backup(to).await,
         };
         answer.unwrap_or_else(|error| refused(chain(error.as_ref())))
@@ -205,6 +211,10 @@ impl Operator {
         }
     }
 
+    async fn audit_list(&self, limit: u32) -> Outcome {
+        Ok(done(audit_table(&self.store.audit(None, limit).await?)))
+    }
+
     async fn backup(&self, to: std::path::PathBuf) -> Outcome {
         if !to.is_absolute() {
             return Ok(refused("name the backup by an absolute path"));
@@ -216,6 +226,10 @@ impl Operator {
             note: format!("the CA is not in it; keep a copy of {} as well", ca.display()),
         })
     }
+}
+
+fn scope(agency: Option<AgencyId>) -> Scope {
+    agency.map_or(Scope::All, Scope::Agency)
 }
 
 pub(super) type Outcome = Result<AdminAnswer, Box<dyn std::error::Error + Send + Sync>>;

@@ -5,9 +5,12 @@ use std::time::SystemTime;
 use haidang_proto::model::agency::AgencyId;
 use haidang_proto::model::posture::CheckId;
 
-use super::answer::{done, exception_table, moment, refused};
+use super::AdminAnswer;
+use super::answer::{
+    decision_table, done, exception_table, moment, policy_table, policy_words, refused,
+};
 use super::operator::{Operator, Outcome};
-use crate::posture::{Exception, ExceptionTerms, Policy};
+use crate::posture::{Decision, Exception, ExceptionTerms, PolicyChange, PolicyTerms, Scope};
 
 impl Operator {
     pub(super) async fn exception_add(&self, terms: ExceptionTerms, at: SystemTime) -> Outcome {
@@ -49,17 +52,74 @@ impl Operator {
 
     pub(super) async fn policy_set(
         &self,
-        agency: AgencyId,
-        score_min: u8,
+        scope: Scope,
+        change: PolicyChange,
+        words: (&str, &str),
         at: SystemTime,
     ) -> Outcome {
-        if self.live.roster().row(&agency).is_none() {
+        if change == PolicyChange::default() {
+            return Ok(refused("name what is to be asked; see policy set --help"));
+        }
+        let former = self.live.policies().decision(&scope).map(|former| former.terms.clone());
+        let terms = former.unwrap_or_default().changed(change)?;
+        self.decide(scope, terms, words, at).await
+    }
+
+    pub(super) async fn policy_clear(
+        &self,
+        scope: Scope,
+        words: (&str, &str),
+        at: SystemTime,
+    ) -> Outcome {
+        let former = self.live.policies().decision(&scope).map(|former| former.terms.clone());
+        if former.unwrap_or_default() == PolicyTerms::default() {
+            return Ok(refused("nothing was decided there; see policy list"));
+        }
+        self.decide(scope, PolicyTerms::default(), words, at).await
+    }
+
+    async fn decide(
+        &self,
+        scope: Scope,
+        terms: PolicyTerms,
+        words: (&str, &str),
+        at: SystemTime,
+    ) -> Outcome {
+        if let Scope::Agency(agency) = &scope
+            && self.live.roster().row(agency).is_none()
+        {
             return Ok(refused(format!("{agency} is not in the roster; see roster show")));
         }
-        let policy = Policy::new(score_min)?;
-        let said = format!("machines of {agency} comply from a score of {score_min}\n");
-        let all = self.store.put_policy(agency, policy, at).await?;
+        let former = self.live.policies();
+        let decision = Decision::after(former.decision(&scope), terms, words, at)?;
+        let in_words = policy_words(&decision.terms);
+        let laxer = decision.terms.laxer();
+        let all = self.store.put_policy(scope.clone(), decision, in_words.clone()).await?;
         self.live.replace_policies(all.into_iter().collect()).await?;
+        let mut said = format!("asked of {}: {in_words}\n", whom(&scope));
+        if !laxer.is_empty() {
+            said.push_str(&format!("less than the catalogue asks: {}\n", laxer.join(", ")));
+        }
         Ok(done(said))
+    }
+
+    pub(super) fn policy_show(&self, scope: &Scope) -> AdminAnswer {
+        if let Scope::Agency(agency) = scope
+            && self.live.roster().row(agency).is_none()
+        {
+            return refused(format!("{agency} is not in the roster; see roster show"));
+        }
+        done(policy_table(&self.live.policies(), scope))
+    }
+
+    pub(super) fn policy_list(&self) -> AdminAnswer {
+        done(decision_table(&self.live.policies().decided()))
+    }
+}
+
+fn whom(scope: &Scope) -> String {
+    match scope {
+        Scope::All => "all agencies".into(),
+        Scope::Agency(agency) => agency.to_string(),
     }
 }

@@ -29,8 +29,13 @@ impl Fleet {
     }
 
     /// Puts other policies in force.
-    pub fn replace_policies(&mut self, policies: Policies) {
+    pub fn replace_policies(&mut self, policies: Arc<Policies>) {
         self.policies = policies;
+    }
+
+    /// The policies in force.
+    pub const fn policies(&self) -> &Arc<Policies> {
+        &self.policies
     }
 
     pub(super) fn agency_posture(&self, row: usize, now: Now) -> AgencyPosture {
@@ -41,7 +46,11 @@ impl Fleet {
 
     pub(super) fn machine_view(&self, agent: &Agent, now: Now) -> MachineView {
         MachineView {
-            figures: MachineFigures::of(enrolled(self, agent, now), now.wall),
+            figures: MachineFigures::of(
+                enrolled(self, agent, now),
+                self.policies.of(&agent.agency),
+                now.wall,
+            ),
             held: agent.posture,
         }
     }

@@ -36,6 +36,7 @@ pub(super) fn snapshot(fleet: &Fleet, now: Now) -> Snapshot {
         agents: agents.collect(),
         incidents: incidents(fleet),
         exceptions: Arc::clone(&fleet.exceptions),
+        policies: Arc::clone(&fleet.policies),
         agencies,
     }
 }

@@ -52,6 +52,7 @@ const PER_AGENCY: &[Written] = &[
     within_budget(table::AGENCY_POSTURE_MACHINES, 3, posture::machines),
     within_budget(table::AGENCY_POSTURE_SCORE, 2, posture::score),
     within_budget(table::AGENCY_POSTURE_FINDINGS, 4, posture::findings),
+    within_budget(table::AGENCY_POLICY_LAXER, 1, posture::policy_laxer),
     within_budget(table::AGENCY_UPDATE_PENDING, 1, posture::update_pending),
     within_budget(table::AGENCY_SIGNATURES, 1, posture::signatures),
     Written {

@@ -50,6 +50,12 @@ pub(super) fn findings(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) 
     }
 }
 
+pub(super) fn policy_laxer(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
+    text.series(&table::AGENCY_POLICY_LAXER)
+        .plain("agency", id(snapshot, view))
+        .count(view.posture.policy.laxer);
+}
+
 pub(super) fn update_pending(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
     if let Some(since) = view.posture.update_pending_since {
         text.series(&table::AGENCY_UPDATE_PENDING).plain("agency", id(snapshot, view)).time(since);

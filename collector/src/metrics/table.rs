@@ -94,6 +94,8 @@ families! {
         "Score of the agency's worst machine, and the one that nine of ten reach; 0 without machines.";
     AGENCY_POSTURE_FINDINGS "haidang_agency_posture_findings" Gauge Count
         "Checks of the agency's machines that fail or are unknown, by severity.";
+    AGENCY_POLICY_LAXER "haidang_agency_policy_laxer" Gauge Count
+        "Thresholds, scores and lists in which the agency is asked less than the catalogue asks.";
     AGENCY_UPDATE_PENDING "haidang_agency_security_update_pending_timestamp_seconds" Gauge Seconds
         "Since when the agency's oldest security update is pending; absent when none is known.";
     AGENCY_SIGNATURES "haidang_agency_malware_signatures_timestamp_seconds" Gauge Seconds

@@ -57,7 +57,7 @@ pub struct MachineFigures {
 
 impl MachineFigures {
     /// A machine's figures now.
-    pub fn of(machine: Enrolled<'_>, now: SystemTime) -> Self {
+    pub fn of(machine: Enrolled<'_>, policy: Policy, now: SystemTime) -> Self {
         let standing = match machine.posture {
             None => Standing::Never,
             Some(posture) if posture.is_stale(now) => Standing::Stale,
@@ -70,7 +70,7 @@ impl MachineFigures {
         Self {
             standing,
             findings,
-            score: findings.score(),
+            score: findings.score(policy.weighed()),
             is_covered: standing == Standing::Current && machine.is_live,
         }
     }
@@ -142,7 +142,7 @@ pub fn agency_posture<'a>(
     };
     let mut scores = Vec::new();
     for machine in machines {
-        let figures = MachineFigures::of(machine, now);
+        let figures = MachineFigures::of(machine, policy, now);
         sum.enrolled += 1;
         sum.compliant += u32::from(figures.complies(policy));
         sum.covered += u32::from(figures.is_covered);

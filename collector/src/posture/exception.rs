@@ -73,7 +73,8 @@ impl Exception {
             return Err(ExceptionError::Life);
         }
         let expires = now.checked_add(life).ok_or(ExceptionError::Life)?;
-        let (owner, reason) = (line(&owner, "owner")?, line(&reason, "reason")?);
+        let text = |text, field| line(text).ok_or(ExceptionError::Text { field });
+        let (owner, reason) = (text(&owner, "owner")?, text(&reason, "reason")?);
         Ok(Self { agency, check, owner, reason, created: now, expires })
     }
 
@@ -83,12 +84,12 @@ impl Exception {
     }
 }
 
-fn line(text: &str, field: &'static str) -> Result<String, ExceptionError> {
+/// One line of an operator's words; `None` when it says nothing, too much, or controls a terminal.
+pub(super) fn line(text: &str) -> Option<String> {
     let text = text.trim();
-    if text.is_empty() || text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
-        return Err(ExceptionError::Text { field });
-    }
-    Ok(text.to_owned())
+    let is_line =
+        !text.is_empty() && text.len() <= TEXT_BYTES_MAX && !text.chars().any(char::is_control);
+    is_line.then(|| text.to_owned())
 }
 
 /// All exceptions, by agency.

@@ -90,7 +90,7 @@ proptest! {
         let before = findings(&outcomes);
         let mut after = before;
         after.put(check, UNKNOWN);
-        prop_assert!(after.score() <= before.score());
+        prop_assert!(after.score(WEIGHED) <= before.score(WEIGHED));
     }
 
     #[test]
@@ -99,15 +99,15 @@ proptest! {
         failing.put(check, FAIL);
         let mut passing = failing;
         passing.put(check, Outcome::Pass);
-        prop_assert!(passing.score() >= failing.score());
+        prop_assert!(passing.score(WEIGHED) >= failing.score(WEIGHED));
     }
 
     #[test]
     fn a_hundred_means_that_nothing_that_weighs_fails_or_is_unknown(outcomes in outcomes()) {
         let findings = findings(&outcomes);
         let open = findings.fail().union(findings.unknown()).intersection(WEIGHED);
-        prop_assert_eq!(findings.score() == 100, open.is_empty());
-        prop_assert!(findings.critical().is_empty() || findings.score() <= CRITICAL_CAP);
+        prop_assert_eq!(findings.score(WEIGHED) == 100, open.is_empty());
+        prop_assert!(findings.critical().is_empty() || findings.score(WEIGHED) <= CRITICAL_CAP);
     }
 
     #[test]
@@ -123,7 +123,7 @@ proptest! {
         let mut unplugged = all.clone();
         unplugged[at].is_live = false;
         assert_not_better(&figures(&unplugged), &before);
-        let was_covered = MachineFigures::of(all[at], now()).is_covered;
+        let was_covered = MachineFigures::of(all[at], Policy::DEFAULT, now()).is_covered;
         prop_assert_eq!(figures(&unplugged).covered + u32::from(was_covered), before.covered);
 
         let mut aged = machines[at];
@@ -169,7 +169,7 @@ proptest! {
                 let order = Order { journal: 1, seq: *seq };
                 Some(HeldPosture::merged(held, snapshot, order, now(), now()))
             };
-            sent.iter().fold(None, merge).map(|held| MachinePosture::from(&held).findings.score())
+            sent.iter().fold(None, merge).map(|held| MachinePosture::from(&held).findings.score(WEIGHED))
         };
         let mut more = sent.clone();
         for (_, snapshot) in &mut more {
@@ -229,7 +229,8 @@ fn nine_good_machines_do_not_hide_a_silent_one() {
 fn what_is_too_old_counts_as_unread() {
     let day = Duration::from_secs(86_400);
     let mut posture = machine(findings(&[Outcome::Pass; 40]), day * 7);
-    let score = |posture: &MachinePosture| MachineFigures::of(live(posture), now()).score;
+    let score =
+        |posture: &MachinePosture| MachineFigures::of(live(posture), Policy::DEFAULT, now()).score;
     assert_eq!(score(&posture), 100);
     posture.whole_at = Some(now() - day * 7 - Duration::from_secs(1));
     assert_eq!(score(&posture), 0, "a PC's after seven days");

@@ -8,7 +8,7 @@ use super::held::{HeldPosture, Order};
 
 /// Highest score of a machine with a critical check that fails or is unknown.
 pub const CRITICAL_CAP: u8 = 49;
-/// Checks that weigh: all but those that are only reported.
+/// Checks that weigh unless a policy says otherwise: all but those that are only reported.
 pub const WEIGHED: CheckSet = weighed();
 
 const fn weighed() -> CheckSet {
@@ -75,14 +75,14 @@ impl Findings {
         CRITICAL.without(self.pass).without(self.not_applicable)
     }
 
-    /// The score, 0 to 100, rounded down: Σ weight of what passes / Σ weight of what passes, fails
+    /// The score, 0 to 100, rounded down, of the checks that weigh: Σ weight of what passes / Σ weight of what passes, fails
     /// or is unknown, at most [`CRITICAL_CAP`] beside anything critical. 100 therefore means that
     /// nothing that weighs fails or is unknown. A machine to which nothing applies has proved
     /// nothing and scores 0.
-    pub fn score(self) -> u8 {
+    pub fn score(self, weighed: CheckSet) -> u8 {
         let (mut passed, mut asked) = (0, 0);
         for severity in Severity::ALL {
-            let of_severity = CheckSet::of(*severity).intersection(WEIGHED);
+            let of_severity = CheckSet::of(*severity).intersection(weighed);
             let weight = severity.weight() as usize;
             passed += weight * of_severity.intersection(self.pass).len();
             asked += weight * of_severity.without(self.not_applicable).len();
@@ -163,7 +163,7 @@ mod tests {
         for (check, outcome) in but {
             findings.put(*check, *outcome);
         }
-        assert_eq!(findings.score(), expected, "{but:?}");
+        assert_eq!(findings.score(WEIGHED), expected, "{but:?}");
     }
 
     #[test]
@@ -175,7 +175,11 @@ mod tests {
         scores(&[(CheckId::DiskEncrypted, UNKNOWN)], 97);
         scores(&[(CheckId::DiskEncrypted, Outcome::NotApplicable)], 100);
         scores(&[(CheckId::UsbStorageRestricted, FAIL)], 100);
-        assert_eq!(Findings::UNREAD.score(), 0);
+        let mut usb = Findings::UNREAD;
+        usb.put(CheckId::UsbStorageRestricted, Outcome::Pass);
+        usb.put(CheckId::ScreenLock, Outcome::Pass);
+        assert!(usb.score(CheckSet::ALL) >= usb.score(WEIGHED), "policy may ask that it weighs");
+        assert_eq!(Findings::UNREAD.score(WEIGHED), 0);
     }
 
     #[test]
@@ -191,6 +195,6 @@ mod tests {
         for check in CheckId::ALL {
             findings.put(*check, Outcome::NotApplicable);
         }
-        assert_eq!(findings.score(), 0);
+        assert_eq!(findings.score(WEIGHED), 0);
     }
 }

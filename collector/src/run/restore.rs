@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use haidang_proto::model::agency::{AgencyId, AgentId};
+use haidang_proto::model::agency::AgentId;
 use rusqlite::Connection;
 
 use crate::config::Config;
 use crate::fleet::{Fleet, RestoredAgent};
 use crate::identity::{IdentityState, Register};
 use crate::import::{Files, ImportError, loopback};
-use crate::posture::{Exception, MachinePosture, Policy};
+use crate::posture::{Decision, Exception, MachinePosture, Scope};
 use crate::roster::{Roster, RosterDiff};
 use crate::store::{self, IdentityRow, LastState, Store, StoreError, StoredRoster};
 
@@ -26,7 +26,7 @@ pub(super) struct Restored {
     states: Vec<LastState>,
     postures: Vec<(AgentId, MachinePosture)>,
     exceptions: Vec<Exception>,
-    policies: Vec<(AgencyId, Policy)>,
+    policies: Vec<(Scope, Decision)>,
 }
 
 impl Restored {
@@ -77,7 +77,7 @@ impl Restored {
             fleet.posture(*agent, *posture);
         }
         fleet.replace_exceptions(self.exceptions.iter().cloned().collect());
-        fleet.replace_policies(self.policies.iter().cloned().collect());
+        fleet.replace_policies(Arc::new(self.policies.iter().cloned().collect()));
         for LastState { agency, state, since } in &self.states {
             fleet.restore_state(agency, *state, *since);
         }

@@ -1,4 +1,4 @@
-//! Exceptions and policies of agencies. Each change and its audit entry are one transaction.
+//! Exceptions of agencies. Each change and its audit entry are one transaction.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::audit::{self, AuditAction, AuditEntry};
 use super::{Store, StoreError, from_unix_ms, parsed, unix_ms};
-use crate::posture::{EXCEPTIONS_MAX, Exception, Policy};
+use crate::posture::{EXCEPTIONS_MAX, Exception};
 
 impl Store {
     /// Keeps an exception, in the place of an earlier one for the same agency and check. Returns
@@ -92,35 +92,6 @@ impl Store {
         })
         .await
     }
-
-    /// Puts a policy in force for an agency. Returns all policies.
-    ///
-    /// # Errors
-    /// When the store cannot be written.
-    pub async fn put_policy(
-        &self,
-        agency: AgencyId,
-        policy: Policy,
-        at: SystemTime,
-    ) -> Result<Vec<(AgencyId, Policy)>, StoreError> {
-        self.write(1, move |connection| {
-            connection.execute(
-                "INSERT INTO posture_policies (agency, score_min) VALUES (?1, ?2)
-                 ON CONFLICT (agency) DO UPDATE SET score_min = ?2",
-                params![agency.as_str(), policy.score_min],
-            )?;
-            let entry = AuditEntry {
-                at,
-                action: AuditAction::PolicySet,
-                subject: agency.to_string(),
-                source: "admin".into(),
-                detail: format!("score_min {}", policy.score_min),
-            };
-            audit::insert(connection, &entry)?;
-            policies(connection)
-        })
-        .await
-    }
 }
 
 /// Every exception. One for a check that this program does not know accepts nothing and is told.
@@ -146,21 +117,4 @@ pub(crate) fn exceptions(connection: &Connection) -> Result<Vec<Exception>, Stor
         });
     }
     Ok(exceptions)
-}
-
-/// Every policy.
-pub(crate) fn policies(connection: &Connection) -> Result<Vec<(AgencyId, Policy)>, StoreError> {
-    let mut statement =
-        connection.prepare_cached("SELECT agency, score_min FROM posture_policies")?;
-    let mut rows = statement.query([])?;
-    let mut policies = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (agency, score_min): (String, u8) = (row.get(0)?, row.get(1)?);
-        let policy = Policy::new(score_min).map_err(|_| StoreError::Damaged {
-            what: "policy's score_min",
-            value: score_min.to_string(),
-        })?;
-        policies.push((parsed(&agency, "policy's agency")?, policy));
-    }
-    Ok(policies)
 }

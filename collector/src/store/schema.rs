@@ -136,6 +136,19 @@ const MIGRATIONS: &[&str] = &[
         score_min INTEGER NOT NULL
     ) STRICT;
 ",
+    "
+    CREATE TABLE policies (
+        scope      TEXT PRIMARY KEY,
+        terms      TEXT NOT NULL,
+        owner      TEXT NOT NULL,
+        reason     TEXT NOT NULL,
+        decided_ms INTEGER NOT NULL,
+        revision   INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO policies
+        SELECT agency, json_object('score_min', score_min), '', '', 0, 1 FROM posture_policies;
+    DROP TABLE posture_policies;
+",
 ];
 
 /// Brings a store to this program's schema.

@@ -1,16 +1,18 @@
 //! Posture: an agency's figures with its machines, and one machine's answers with what was seen.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use axum::Json;
 use axum::extract::State;
 use haidang_proto::model::agency::{AgencyId, AgentId};
-use haidang_proto::model::posture::{CheckId, CheckSet, Severity};
+use haidang_proto::model::posture::{CheckId, CheckSet, Severity, Threshold};
 use serde::Serialize;
 
 use super::agencies::{self, json};
 use super::problem::Problem;
 use super::query::Id;
 use super::{Web, rfc3339};
-use crate::posture::{Answer, Exception, HeldPosture};
+use crate::posture::{Answer, Exception, HeldPosture, Policies, PolicyTerms, Scope};
 use crate::snapshot::{AgencyView, AgentView, MachineView, Snapshot};
 
 /// One agency.
@@ -21,6 +23,7 @@ struct Agency<'a> {
     agency: &'a AgencyId,
     /// Score from which a machine complies.
     score_min: u8,
+    policy: Asked<'a>,
     meets_goal: bool,
     machines: Counts,
     score_p10: u8,
@@ -32,6 +35,28 @@ struct Agency<'a> {
     exceptions: Vec<Accepted<'a>>,
     /// The worst first.
     agents: Vec<Machine>,
+}
+
+/// What is asked of the agency where somebody decided on it.
+#[derive(Debug, Serialize)]
+struct Asked<'a> {
+    level: Option<u8>,
+    /// In force where they are not the catalogue's.
+    thresholds: BTreeMap<String, u32>,
+    allowed_ports: Option<BTreeSet<u16>>,
+    /// Labels of what asks less than the catalogue.
+    laxer: Vec<String>,
+    weighs_usb_storage: bool,
+    /// Who decided for this agency and for all.
+    decisions: Vec<Decided<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Decided<'a> {
+    for_all: bool,
+    owner: &'a str,
+    reason: &'a str,
+    decided: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -161,6 +186,7 @@ fn agency<'a>(snapshot: &'a Snapshot, view: &'a AgencyView) -> Agency<'a> {
         roster_version: snapshot.roster.version(),
         agency: id,
         score_min: posture.policy.score_min,
+        policy: asked(&snapshot.policies, id),
         meets_goal: posture.meets_goal(),
         machines: Counts {
             enrolled: posture.enrolled,
@@ -186,6 +212,32 @@ fn agency<'a>(snapshot: &'a Snapshot, view: &'a AgencyView) -> Agency<'a> {
             })
             .collect(),
         agents,
+    }
+}
+
+fn asked<'a>(policies: &'a Policies, agency: &AgencyId) -> Asked<'a> {
+    let scope = Scope::Agency(agency.clone());
+    let terms = policies.terms(&scope);
+    let decided =
+        [(true, Scope::All), (false, scope)].into_iter().filter_map(|(for_all, scope)| {
+            let decision = policies.decision(&scope)?;
+            (decision.terms != PolicyTerms::default()).then(|| Decided {
+                for_all,
+                owner: &decision.owner,
+                reason: &decision.reason,
+                decided: rfc3339::text(decision.decided),
+            })
+        });
+    let laxer = terms.laxer();
+    let asked = terms.requirements;
+    let other = Threshold::ALL.iter().filter(|one| asked.threshold(**one) != one.usual());
+    Asked {
+        level: asked.level.map(|level| level.number()),
+        thresholds: other.map(|one| (one.to_string(), asked.threshold(*one))).collect(),
+        laxer,
+        weighs_usb_storage: terms.weighs_usb_storage.unwrap_or_default(),
+        decisions: decided.collect(),
+        allowed_ports: asked.allowed_ports,
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod check;
 mod outcome;
+mod requirements;
+mod threshold;
 
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use crate::wire;
 
 pub use check::{CHECKS, CheckId, CheckSet, Severity};
 pub use outcome::{FailReason, Outcome, Reason, UnknownReason};
+pub use requirements::{Level, NoLevel, PORTS_MAX, Requirements};
+pub use threshold::Threshold;
 
 use super::{WireError, clean, text};
 

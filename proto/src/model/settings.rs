@@ -1,14 +1,15 @@
-//! What a collector may set on an agent: intervals, nothing else. The agent clamps
-//! each to its own limits.
+//! What a collector may set on an agent: intervals, and what its machine is asked for. The agent
+//! clamps each to its own limits.
 
 use std::time::Duration;
 
 use crate::wire;
 
 use super::WireError;
+use super::posture::Requirements;
 
 /// Server-directed settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Grows with every change; 0 stands for the agent's built-in defaults.
@@ -19,6 +20,9 @@ pub struct Settings {
     pub probe_period: Duration,
     /// Time between probe cycles while a change is being confirmed.
     pub confirm_period: Duration,
+    /// What the machine's security order is judged by.
+    #[serde(default)]
+    pub posture: Requirements,
 }
 
 impl Default for Settings {
@@ -28,6 +32,7 @@ impl Default for Settings {
             report_interval: Duration::from_secs(10),
             probe_period: Duration::from_secs(4),
             confirm_period: Duration::from_secs(1),
+            posture: Requirements::default(),
         }
     }
 }
@@ -54,6 +59,7 @@ impl Settings {
                 .clamp(Self::REPORT_INTERVAL_MIN, Self::REPORT_INTERVAL_MAX),
             probe_period,
             confirm_period: period(self.confirm_period).min(probe_period),
+            posture: self.posture.clamped(),
         }
     }
 }
@@ -62,8 +68,13 @@ impl TryFrom<wire::Settings> for Settings {
     type Error = WireError;
 
     fn try_from(settings: wire::Settings) -> Result<Self, WireError> {
-        let wire::Settings { version, report_interval_ms, probe_period_ms, confirm_period_ms } =
-            settings;
+        let wire::Settings {
+            version,
+            report_interval_ms,
+            probe_period_ms,
+            confirm_period_ms,
+            posture,
+        } = settings;
         if version == 0 {
             return Err(WireError::new("settings.version", "is zero, which stands for defaults"));
         }
@@ -76,6 +87,7 @@ impl TryFrom<wire::Settings> for Settings {
             report_interval: period(report_interval_ms, "settings.report_interval_ms")?,
             probe_period: period(probe_period_ms, "settings.probe_period_ms")?,
             confirm_period: period(confirm_period_ms, "settings.confirm_period_ms")?,
+            posture: posture.map(Requirements::try_from).transpose()?.unwrap_or_default(),
         }
         .clamped())
     }
@@ -83,12 +95,13 @@ impl TryFrom<wire::Settings> for Settings {
 
 impl From<Settings> for wire::Settings {
     fn from(settings: Settings) -> Self {
-        let Settings { version, report_interval, probe_period, confirm_period } = settings;
+        let Settings { version, report_interval, probe_period, confirm_period, posture } = settings;
         Self {
             version,
             report_interval_ms: millis(report_interval),
             probe_period_ms: millis(probe_period),
             confirm_period_ms: millis(confirm_period),
+            posture: Some(posture.into()),
         }
     }
 }
@@ -110,9 +123,10 @@ mod tests {
                 report_interval_ms: ms,
                 probe_period_ms: ms,
                 confirm_period_ms: ms,
+                posture: None,
             };
             let settings = Settings::try_from(wire).expect("all periods are positive");
-            assert_eq!(settings, settings.clamped());
+            assert_eq!(settings, settings.clone().clamped());
             assert!(settings.confirm_period <= settings.probe_period);
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use haidang_proto::model::posture::{CheckId, Outcome, UnknownReason};
 
 use super::*;
+use crate::posture::pass::Guidance;
 use crate::posture::{Check, checks};
 
 const MOMENT: Duration = Duration::from_millis(300);
@@ -86,7 +87,7 @@ fn where_there_is_no_reader_permission_is_denied() {
     let asked = netfilter::ask_within(nowhere, MOMENT).expect_err("nobody is there");
     assert_eq!(asked.reason(), UnknownReason::PermissionDenied);
     let wanted: Vec<&'static Check> = checks().collect();
-    let (answers, figures) = whole::Reader::new(nowhere).ask(&wanted);
+    let (answers, figures) = whole::Reader::new(nowhere).ask(&wanted, &Guidance::default());
     assert_eq!(answers.len(), wanted.len());
     let denied = Outcome::Unknown(UnknownReason::PermissionDenied);
     assert!(answers.iter().all(|answer| answer.outcome == denied), "{answers:?}");
@@ -112,7 +113,7 @@ fn told(checks: &[&str]) -> Vec<u8> {
 fn ip_forwarding_is(answer: Vec<u8>, expected: Outcome) {
     let listener = says(answer);
     let check = checks().find(|check| check.id == CheckId::IpForwarding).unwrap();
-    let (answers, _) = whole::Reader::new(&listener.path).ask(&[check]);
+    let (answers, _) = whole::Reader::new(&listener.path).ask(&[check], &Guidance::default());
     assert_eq!(answers.len(), 1);
     assert_eq!((answers[0].check, answers[0].outcome), (CheckId::IpForwarding, expected));
     listener.thread.join().unwrap();

@@ -1,7 +1,7 @@
 //! A whole pass by way of its reader, both sides.
 //!
-//! The question is the names of checks, a line each, and the end of the writing; the answer a
-//! frame of JSON ([`Told`]). The reader is a process of its own for each pass: one that hangs in
+//! The question is a line of JSON, what the collector asks for ([`Guidance`]), then the names of
+//! checks, a line each, and the end of the writing; the answer a frame of JSON ([`Told`]). The reader is a process of its own for each pass: one that hangs in
 //! the kernel keeps the connection open, by which the asker knows that it hangs still, and its
 //! checks are not asked for again until it is gone.
 
@@ -18,7 +18,7 @@ use haidang_proto::model::posture::{
 use serde::{Deserialize, Serialize};
 
 use crate::posture::finding::Unknown;
-use crate::posture::pass::{Answer, Figures, PASS_MAX, Subject, Workers};
+use crate::posture::pass::{Answer, Figures, Guidance, PASS_MAX, Subject, Workers};
 use crate::posture::updates::Update;
 use crate::posture::{Check, checks};
 
@@ -26,8 +26,8 @@ use super::{ServeError, Timed, accepted, connect, receive, send};
 
 /// Where the reader is asked unless the configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/haidang/posture.sock";
-/// Bytes of a question: every check's name fits twice.
-const QUESTION_BYTES_MAX: u64 = 4 << 10;
+/// Bytes of a question: thresholds and ports at their most, and every check's name.
+const QUESTION_BYTES_MAX: u64 = 20 << 10;
 /// Bytes of an answer: 128 bytes seen by each check, and some thousand updates.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The asker has its question ready.
@@ -75,7 +75,11 @@ impl Reader {
     }
 
     /// Has the checks made. Each has an answer: of what the reader did not say, it is unknown.
-    pub fn ask(&mut self, wanted: &[&'static Check]) -> (Vec<Answer>, Figures) {
+    pub fn ask(
+        &mut self,
+        wanted: &[&'static Check],
+        guidance: &Guidance,
+    ) -> (Vec<Answer>, Figures) {
         self.stuck.retain(|stuck| !stuck.has_ended());
         let begun = Instant::now();
         let hangs = |check: &Check| self.stuck.iter().any(|stuck| stuck.checks.contains(&check.id));
@@ -90,7 +94,7 @@ impl Reader {
             return (answers, Figures::unknown());
         }
         let ids: BTreeSet<CheckId> = asked.iter().map(|check| check.id).collect();
-        match self.told(&ids) {
+        match self.told(&ids, guidance) {
             Ok((told, figures)) => {
                 answers.extend(told);
                 (answers, figures)
@@ -103,16 +107,23 @@ impl Reader {
         }
     }
 
-    fn told(&mut self, ids: &BTreeSet<CheckId>) -> Result<(Vec<Answer>, Figures), Unknown> {
+    fn told(
+        &mut self,
+        ids: &BTreeSet<CheckId>,
+        guidance: &Guidance,
+    ) -> Result<(Vec<Answer>, Figures), Unknown> {
         let stream = connect(&self.socket, WHAT)?;
-        let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
-        let asked = Timed::new(&stream, QUESTION_BUDGET)
-            .write_all(lines.as_bytes())
-            .and_then(|()| stream.shutdown(Shutdown::Write));
-        asked.map_err(|error| Unknown::Unreadable {
+        let unreadable = |problem: String| Unknown::Unreadable {
             what: "posture (reader)".into(),
-            problem: error.to_string(),
-        })?;
+            problem,
+        };
+        let guidance =
+            serde_json::to_string(guidance).map_err(|error| unreadable(error.to_string()))?;
+        let names: String = ids.iter().map(|id| format!("{id}\n")).collect();
+        let asked = Timed::new(&stream, QUESTION_BUDGET)
+            .write_all(format!("{guidance}\n{names}").as_bytes())
+            .and_then(|()| stream.shutdown(Shutdown::Write));
+        asked.map_err(|error| unreadable(error.to_string()))?;
         let received = receive(&stream, ANSWER_BYTES_MAX, ASK_BUDGET, WHAT);
         if let Err(Unknown::TimedOut(_)) = received {
             self.stuck.push(Stuck { checks: ids.clone(), stream });
@@ -133,6 +144,7 @@ impl Reader {
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
+    guidance: Guidance,
     wanted: Vec<&'static Check>,
 }
 
@@ -143,8 +155,13 @@ impl Connection {
     /// When there is none, its peer may not ask, or asks for what is none.
     pub fn accept() -> Result<Self, ServeError> {
         let stream = accepted()?;
-        let wanted = question(&stream).map_err(ServeError::Question)?;
-        Ok(Self { stream, wanted })
+        let (guidance, wanted) = question(&stream).map_err(ServeError::Question)?;
+        Ok(Self { stream, guidance, wanted })
+    }
+
+    /// What the asker knows from its collector.
+    pub const fn guidance(&self) -> &Guidance {
+        &self.guidance
     }
 
     /// Makes the checks, and answers.
@@ -161,22 +178,25 @@ impl Connection {
     }
 }
 
-fn question(stream: &UnixStream) -> Result<Vec<&'static Check>, Unknown> {
+fn question(stream: &UnixStream) -> Result<(Guidance, Vec<&'static Check>), Unknown> {
     let malformed =
         |problem: &str| Unknown::Malformed { what: "question".into(), problem: problem.into() };
     let mut text = String::new();
     let mut bounded = Timed::new(stream, QUESTION_BUDGET).take(QUESTION_BYTES_MAX + 1);
     bounded.read_to_string(&mut text).map_err(|error| malformed(&error.to_string()))?;
     if text.len() as u64 > QUESTION_BYTES_MAX {
-        return Err(malformed("is longer than the names of all checks"));
+        return Err(malformed("is longer than any question"));
     }
+    let (guidance, names) =
+        text.split_once('\n').ok_or_else(|| malformed("has no line of guidance"))?;
+    let guidance = serde_json::from_str(guidance).map_err(|error| malformed(&error.to_string()))?;
     let mut wanted = BTreeSet::new();
-    for line in text.lines() {
+    for line in names.lines() {
         let id = CheckId::from_label(line).ok_or_else(|| malformed("names no check"))?;
         wanted.insert(id);
     }
     // In the order of the pass, whatever the order of the question.
-    Ok(checks().filter(|check| wanted.contains(&check.id)).collect())
+    Ok((guidance, checks().filter(|check| wanted.contains(&check.id)).collect()))
 }
 
 /// What the reader says.

@@ -3,7 +3,9 @@
 use haidang_proto::model::posture::{CheckId, CheckSet, FailReason, MachineKind, Outcome};
 
 use super::*;
-use crate::posture::{Findings, MachinePosture, Order, Policy, Standing};
+use crate::posture::{
+    Decision, Findings, MachinePosture, Order, PolicyChange, PolicyTerms, Scope, Standing,
+};
 
 fn posture(seq: i64, outcome: Outcome, at_seconds: u64) -> MachinePosture {
     let mut findings = Findings::UNREAD;
@@ -115,7 +117,11 @@ fn the_goal_counts_agencies_of_the_roster_and_asks_what_their_policy_says() {
     fleet.posture(id(1), worse);
     let a_third = 1.0 / 3.0;
     assert!((goal(&mut fleet) - a_third).abs() < 1e-9, "one of three agencies");
-    let strict = (named("01-001"), Policy::new(99).expect("sound"));
-    fleet.replace_policies([strict].into_iter().collect());
+    let change = PolicyChange { score_min: Some(99), ..PolicyChange::default() };
+    let terms = PolicyTerms::default().changed(change).expect("sound");
+    let words = ("Phòng CNTT", "theo kế hoạch");
+    let strict = Decision::after(None, terms, words, at(1).wall).expect("sound");
+    let strict = [(Scope::Agency(named("01-001")), strict)];
+    fleet.replace_policies(Arc::new(strict.into_iter().collect()));
     assert!(goal(&mut fleet) < 1e-9, "97 is less than is asked for");
 }

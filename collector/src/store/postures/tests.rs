@@ -8,7 +8,7 @@ use haidang_proto::model::record::{Delivery, Event, Moment, Record};
 use uuid::Uuid;
 
 use super::*;
-use crate::posture::{Exception, ExceptionTerms, Policy};
+use crate::posture::{Decision, Exception, ExceptionTerms, PolicyChange, PolicyTerms, Scope};
 use crate::store::{JournalDelivery, Opened, StoreThread, exceptions, policies};
 
 const FAIL: Outcome = Outcome::Fail(FailReason::Absent);
@@ -105,13 +105,35 @@ async fn a_restart_finds_postures_exceptions_and_policies_again() {
     let remove = || store.remove_exception(agency.clone(), CheckId::DiskEncrypted, at(1));
     assert_eq!(remove().await.expect("removed").map(|left| left.len()), Some(1));
     assert_eq!(remove().await.expect("asked"), None);
-    let policy = Policy::new(90).expect("sound");
-    store.put_policy(agency.clone(), policy, at(2)).await.expect("kept");
+    let decide = |score_min, former| {
+        let change = PolicyChange {
+            score_min: Some(score_min),
+            level: Some(3),
+            thresholds: vec![("dormant_accounts.days_max".into(), Some(90))],
+            ..PolicyChange::default()
+        };
+        let terms = PolicyTerms::default().changed(change).expect("sound");
+        Decision::after(former, terms, ("Phòng CNTT", "hồ sơ cấp độ"), at(2)).expect("sound")
+    };
+    let scope = Scope::Agency(agency.clone());
+    let first = decide(85, None);
+    let policy = decide(90, Some(&first));
+    assert_eq!((first.revision, policy.revision), (1, 2));
+    store.put_policy(scope.clone(), first, "score_min 85".into()).await.expect("kept");
+    let all = store.put_policy(Scope::All, policy.clone(), "score_min 90".into()).await;
+    assert_eq!(all.expect("kept").len(), 2);
+    let all = store.put_policy(scope.clone(), policy.clone(), "score_min 90".into()).await;
+    assert_eq!(all.expect("kept").len(), 2, "one for a scope");
+    let entry = store.audit(None, 1).await.expect("read").remove(0);
+    assert_eq!(entry.subject, "01-001");
+    assert_eq!(entry.detail, "owner Phòng CNTT; score_min 90: hồ sơ cấp độ");
     let actions: Vec<String> =
         store.audit(None, 10).await.expect("read").into_iter().map(|row| row.action).collect();
     assert_eq!(
         actions,
         [
+            "policy_set",
+            "policy_set",
             "policy_set",
             "exception_removed",
             "exception_added",
@@ -127,7 +149,9 @@ async fn a_restart_finds_postures_exceptions_and_policies_again() {
     let connection = writer.connection();
     assert_eq!(postures(connection).expect("read"), [(AGENT, told.posture.expect("told"))]);
     assert_eq!(exceptions(connection).expect("read"), [exception(CheckId::ScreenLock)]);
-    assert_eq!(policies(connection).expect("read"), [(agency, policy)]);
+    let mut kept = policies(connection).expect("read");
+    kept.sort_by_key(|(scope, _)| scope.to_string());
+    assert_eq!(kept, [(Scope::All, policy.clone()), (scope, policy)]);
 }
 
 #[tokio::test]

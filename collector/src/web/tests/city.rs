@@ -70,6 +70,7 @@ pub(super) fn city() -> Snapshot {
         }],
         incidents: vec![incident],
         exceptions: Arc::new(exceptions),
+        policies: Arc::default(),
         roster,
     }
 }
@@ -130,7 +131,10 @@ fn agent(n: u8, agency: &AgencyId) -> AgentView {
         stopped: None,
         certificate_expiry: at(9),
         conflict: None,
-        posture: MachineView { figures: MachineFigures::of(UNHEARD, at(0)), held: None },
+        posture: MachineView {
+            figures: MachineFigures::of(UNHEARD, Policy::DEFAULT, at(0)),
+            held: None,
+        },
     }
 }
 
