@@ -6,7 +6,7 @@ use haidang_proto::model::posture::{CheckId, FailReason};
 
 use super::finding::{Finding, Judged, Unknown};
 use super::listeners::{Listener, Transport};
-use super::netfilter::{Family, Inbound};
+use super::netfilter::{Family, Inbound, Reach};
 use super::root::{CONFIG_BYTES_MAX, Root};
 use super::{Check, Domain, Evidence, Tier};
 
@@ -65,8 +65,7 @@ fn host_firewall_active(evidence: &Evidence<'_>) -> Judged {
         return Ok(Finding::Pass(seen));
     }
     if uses_legacy_tables(&evidence.root)? {
-        let problem = "the filter is in iptables-legacy tables, which are not read";
-        return Err(Unknown::Unsupported(problem.into()));
+        return Err(legacy_tables());
     }
     let reason = if ruleset.is_empty() { FailReason::Absent } else { FailReason::WeakValue };
     Ok(Finding::Fail(reason, seen))
@@ -91,29 +90,59 @@ fn uses_legacy_tables(root: &Root) -> Result<bool, Unknown> {
     Ok(any)
 }
 
-/// Listeners that strangers could reach, against the ports that the site allows.
+/// Listeners that strangers could reach, against the ports that the site allows. Behind a firewall
+/// they are reached where its rules let a new connection in.
 fn exposed_services(evidence: &Evidence<'_>) -> Judged {
     let listeners = evidence.kernel.listeners.as_ref().map_err(Unknown::clone)?;
     let allowed = &evidence.policy.allowed_ports;
-    let unexpected: Vec<&Listener> = listeners
-        .iter()
-        .filter(|listener| is_exposed(listener, evidence) && !allowed.contains(&listener.port))
-        .collect();
+    let waiting: Vec<&Listener> =
+        listeners.iter().filter(|listener| is_exposed(listener, evidence)).collect();
+    let unexpected: Vec<&Listener> =
+        waiting.iter().copied().filter(|one| !allowed.contains(&one.port)).collect();
     if unexpected.is_empty() {
-        let open = listeners.iter().filter(|listener| is_exposed(listener, evidence)).count();
-        return Ok(Finding::Pass(format!("{open} listening, all allowed")));
+        return Ok(Finding::Pass(format!("{} listening, all allowed", waiting.len())));
     }
-    let seen = named(&unexpected);
     let ruleset = evidence.kernel.netfilter.as_ref().map_err(Unknown::clone)?;
-    let is_filtered = [Family::V4, Family::V6]
-        .into_iter()
-        .all(|family| matches!(ruleset.inbound(family), Inbound::Refused(_)));
-    if is_filtered {
-        // Which ports the firewall's rules open is not read, so neither answer is proved.
-        let problem = format!("{seen} listen behind a firewall whose open ports are not read");
+    let (mut open, mut unread) = (Vec::new(), None);
+    for listener in unexpected {
+        for family in families(listener, &evidence.root)? {
+            match ruleset.reach(family, listener.transport, listener.port) {
+                Reach::Refused => {}
+                Reach::Open => open.push(listener),
+                Reach::Unread(kind) => unread = unread.or(Some((listener, kind))),
+            }
+        }
+    }
+    if !open.is_empty() {
+        if uses_legacy_tables(&evidence.root)? {
+            return Err(legacy_tables());
+        }
+        return Ok(Finding::Fail(FailReason::WeakValue, named(&open)));
+    }
+    if let Some((listener, kind)) = unread {
+        let (transport, port) = (listener.transport.as_str(), listener.port);
+        let problem = format!("{transport}/{port} depends on a rule's {kind}, which is not read");
         return Err(Unknown::Unsupported(problem));
     }
-    Ok(Finding::Fail(FailReason::WeakValue, seen))
+    Ok(Finding::Pass(format!("{} listening, the rest refused by the firewall", waiting.len())))
+}
+
+/// Families in which a socket is reached. One that waits everywhere in IPv6 waits in IPv4 too,
+/// unless it was told not to, which is not read.
+fn families(listener: &Listener, root: &Root) -> Result<Vec<Family>, Unknown> {
+    let mut families = Vec::new();
+    if listener.address.is_ipv4() || listener.address.is_unspecified() {
+        families.push(Family::V4);
+    }
+    if listener.address.is_ipv6() && uses_ipv6(root)? {
+        families.push(Family::V6);
+    }
+    Ok(families)
+}
+
+fn legacy_tables() -> Unknown {
+    let problem = "the filter is in iptables-legacy tables, which are not read; use iptables-nft";
+    Unknown::Unsupported(problem.into())
 }
 
 /// Whether a socket waits where the dedicated network could come in: everywhere, or at one of the

@@ -13,8 +13,13 @@ use rustix::net::netlink::NETFILTER;
 use super::finding::Unknown;
 use super::netlink::{Misshapen, attributes, dump, messages, read_text};
 
+mod clause;
+mod reach;
 mod rule;
 
+pub use reach::Reach;
+
+use clause::{Clause, clause};
 use rule::{Effect, effect};
 
 /// Calls from chain to chain that are followed; the kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
@@ -52,6 +57,8 @@ type ChainKey = (u8, String, String);
 struct Chain {
     base: Option<Base>,
     rules: Vec<Effect>,
+    /// The same rules, as a connection to a port meets them.
+    clauses: Vec<Clause>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +140,17 @@ impl Ruleset {
     /// What becomes of packets of a family that no rule allows. Chains at a hook follow each
     /// other, and a packet gets in only when all of them let it: one that refuses is enough.
     pub fn inbound(&self, family: Family) -> Inbound {
+        let looking = self.inbound_chains(family);
+        let refuses = |key: &&&ChainKey| self.refuses(key);
+        match (looking.iter().find(refuses), looking.first()) {
+            (Some(key), _) => Inbound::Refused(shown(key)),
+            (None, Some(key)) => Inbound::Allowed(shown(key)),
+            (None, None) => Inbound::Unseen,
+        }
+    }
+
+    /// Base chains in force that look at packets of a family as they come in.
+    fn inbound_chains(&self, family: Family) -> Vec<&ChainKey> {
         let mut looking: Vec<&ChainKey> = self
             .chains
             .iter()
@@ -145,12 +163,7 @@ impl Ruleset {
             .map(|(key, _)| key)
             .collect();
         looking.sort();
-        let refuses = |key: &&&ChainKey| self.refuses(key);
-        match (looking.iter().find(refuses), looking.first()) {
-            (Some(key), _) => Inbound::Refused(shown(key)),
-            (None, Some(key)) => Inbound::Allowed(shown(key)),
-            (None, None) => Inbound::Unseen,
-        }
+        looking
     }
 
     fn is_awake(&self, (family, table, _): &ChainKey) -> bool {
@@ -248,8 +261,10 @@ impl Ruleset {
                 _ => {}
             }
         }
-        let effect = effect(expressions)?;
-        self.chains.entry((family, table, chain)).or_default().rules.push(effect);
+        let (effect, clause) = (effect(expressions)?, clause(expressions)?);
+        let chain = self.chains.entry((family, table, chain)).or_default();
+        chain.rules.push(effect);
+        chain.clauses.push(clause);
         Ok(())
     }
 }

@@ -69,13 +69,13 @@ pub(super) fn effect(expressions: &[u8]) -> Result<Effect, Misshapen> {
     Ok(Effect::Conditional)
 }
 
-fn expression(element: &[u8]) -> Result<(String, &[u8]), Misshapen> {
+pub(super) fn expression(element: &[u8]) -> Result<(String, &[u8]), Misshapen> {
     let name = first(element, 1)?.map(|name| read_text(name.value)).unwrap_or_default();
     Ok((name, first(element, 2)?.map_or(&[], |data| data.value)))
 }
 
 /// The verdict of an immediate expression; `None` when it loads something else.
-fn verdict(data: &[u8]) -> Result<Option<Effect>, Misshapen> {
+pub(super) fn verdict(data: &[u8]) -> Result<Option<Effect>, Misshapen> {
     let register = first(data, 1)?.map(|register| number(register.value)).transpose()?;
     let nested = first(data, 2)?.map_or(&[][..], |nested| nested.value);
     let Some(verdict) = first(nested, 2)? else { return Ok(None) };
@@ -107,7 +107,7 @@ fn is_other_than_loopback(loaded: Option<u32>, data: &[u8]) -> Result<bool, Miss
     Ok(operation == Some(COMPARE_NOT_EQUAL) && is_loopback)
 }
 
-fn first(nested: &[u8], kind: u16) -> Result<Option<Attribute<'_>>, Misshapen> {
+pub(super) fn first(nested: &[u8], kind: u16) -> Result<Option<Attribute<'_>>, Misshapen> {
     for attribute in attributes(nested) {
         let attribute = attribute?;
         if attribute.kind == kind {

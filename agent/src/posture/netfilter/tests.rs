@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::listeners::Transport;
 use super::*;
 
 proptest! {
@@ -17,6 +18,7 @@ proptest! {
         bytes[at] = with;
         if let Ok(ruleset) = parse(&bytes) {
             let _ = (ruleset.inbound(Family::V4), ruleset.inbound(Family::V6));
+            let _ = ruleset.reach(Family::V4, Transport::Tcp, 22);
         }
     }
 }
@@ -27,9 +29,11 @@ fn a_recording_in_which_chains_call_each_other_comes_to_an_end() {
     let key = |name: &str| (FAMILY_INET, "filter".to_owned(), name.to_owned());
     let base = Base { hook: HOOK_INPUT, is_filter: true, drops: false };
     let loops = |to: &str| vec![Effect::Jump(to.into()), Effect::Jump(to.into())];
-    ruleset.chains.insert(key("input"), Chain { base: Some(base), rules: loops("a") });
-    ruleset.chains.insert(key("a"), Chain { base: None, rules: loops("b") });
-    ruleset.chains.insert(key("b"), Chain { base: None, rules: loops("a") });
+    ruleset
+        .chains
+        .insert(key("input"), Chain { base: Some(base), rules: loops("a"), clauses: Vec::new() });
+    ruleset.chains.insert(key("a"), Chain { base: None, rules: loops("b"), clauses: Vec::new() });
+    ruleset.chains.insert(key("b"), Chain { base: None, rules: loops("a"), clauses: Vec::new() });
     assert_eq!(ruleset.inbound(Family::V4), Inbound::Allowed("inet filter input".into()));
 }
 
