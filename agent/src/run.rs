@@ -122,6 +122,7 @@ pub fn run(config: Config, looker: Looker) -> Result<(), RunError> {
         settings: settings.clone(),
         shown,
         looker,
+        uplink: status.clone(),
     };
     let begun = Instant::now();
     let running = Running { config, clock, live, keeper, settings, status, posture, begun };

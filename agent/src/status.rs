@@ -275,7 +275,7 @@ impl From<Fact> for FactReport {
 
 impl From<uplink::Status> for UplinkReport {
     fn from(status: uplink::Status) -> Self {
-        let uplink::Status { standing, speaker, reported_at, problem, clock_ahead_ms } = status;
+        let uplink::Status { standing, speaker, reported_at, problem, clock_ahead_ms, .. } = status;
         let (label, target) = match standing {
             Standing::NotEnrolled => (StandingLabel::NotEnrolled, None),
             Standing::Unusable => (StandingLabel::Unusable, None),

@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::identity::{Identity, IdentityError, Store};
 use crate::journal::keeper::Keeper;
 use crate::live::Live;
+use crate::posture::kernel_clock::ClockOffset;
 use crate::report::{Process, Reporter};
 use crate::settings::{self, InForce};
 
@@ -82,6 +83,8 @@ pub struct Status {
     pub problem: Option<String>,
     /// How far this machine's clock is ahead of the collector's, in milliseconds.
     pub clock_ahead_ms: Option<i64>,
+    /// The same at most, as an answer takes time, and when that was, on CLOCK_BOOTTIME.
+    pub clock_ahead_at_most: Option<(i64, Duration)>,
 }
 
 /// Where the uplink stands.
@@ -131,6 +134,15 @@ pub struct Parts {
     pub settings: Settings,
 }
 
+impl Status {
+    /// How far this machine's clock was ahead of the collector's, if that is known since `since`.
+    pub fn clock_offset(&self, since: Duration) -> Option<ClockOffset> {
+        let (most_ms, at) = self.clock_ahead_at_most?;
+        let least_ms = self.clock_ahead_ms.filter(|_| at >= since)?;
+        Some(ClockOffset { least_ms, most_ms })
+    }
+}
+
 impl Uplink {
     /// An uplink, and what it lets others know.
     pub fn new(parts: Parts) -> (Self, Outlets) {
@@ -143,6 +155,7 @@ impl Uplink {
             reported_at: None,
             problem: None,
             clock_ahead_ms: None,
+            clock_ahead_at_most: None,
         });
         let (roots, roots_receiver) = watch::channel(Roots::default());
         let reporter = Reporter::new(process);

@@ -28,7 +28,7 @@ use crate::evidence::{Forwarding, Joint, LocalFault, Nat, Surroundings};
 use super::finding::{Unknown, reported};
 use super::kernel::Kernel;
 use super::kernel_audit::AuditStatus;
-use super::kernel_clock::ClockDiscipline;
+use super::kernel_clock::{ClockDiscipline, ClockOffset};
 use super::listeners::{Listener, Transport};
 use super::policy::Policy;
 use super::root::{Metadata, Root};
@@ -120,6 +120,8 @@ struct KernelAnswers {
     advertised_routes: Option<Vec<u32>>,
     surroundings: Option<SurroundingsEntry>,
     clock: Option<ClockAnswer>,
+    /// Milliseconds ahead of the collector, at least and at most.
+    collector_clock: Option<[i64; 2]>,
     audit: Option<AuditAnswer>,
 }
 
@@ -162,7 +164,15 @@ enum JointEntry {
 
 impl KernelAnswers {
     fn kernel(self, place: &Path) -> Kernel {
-        let Self { netfilter, listeners, advertised_routes, surroundings, clock, audit } = self;
+        let Self {
+            netfilter,
+            listeners,
+            advertised_routes,
+            surroundings,
+            clock,
+            collector_clock,
+            audit,
+        } = self;
         let not_stated = || Unknown::Unsupported("not stated by the fixture".into());
         let netfilter = match netfilter.as_deref() {
             Some("permission_denied") => {
@@ -198,6 +208,8 @@ impl KernelAnswers {
                 is_synchronised: clock.synchronised,
                 error_max: Duration::from_millis(clock.error_ms),
             }),
+            collector_clock: collector_clock
+                .map(|[least_ms, most_ms]| ClockOffset { least_ms, most_ms }),
             audit: audit.ok_or_else(not_stated).and_then(|audit| {
                 let AuditAnswer { enabled, daemon, denied } = audit;
                 if denied {

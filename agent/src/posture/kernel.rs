@@ -7,7 +7,7 @@ use crate::evidence::Surroundings;
 
 use super::finding::Unknown;
 use super::kernel_audit::{self, AuditStatus};
-use super::kernel_clock::{self, ClockDiscipline};
+use super::kernel_clock::{self, ClockDiscipline, ClockOffset};
 use super::listeners::{self, Listener};
 use super::netfilter::{self, Ruleset};
 use super::readers;
@@ -20,6 +20,8 @@ pub struct Kernel {
     pub surroundings: Result<Surroundings, Unknown>,
     /// Who disciplines the clock, and how well.
     pub clock: Result<ClockDiscipline, Unknown>,
+    /// How far the clock is from the collector's, where a running agent knows it.
+    pub collector_clock: Option<ClockOffset>,
     /// Whether the kernel audits.
     pub audit: Result<AuditStatus, Unknown>,
     /// Rules for packets that come in.
@@ -38,6 +40,7 @@ impl Kernel {
         Self {
             surroundings,
             clock: kernel_clock::ask(),
+            collector_clock: None,
             audit: kernel_audit::ask(),
             netfilter: match netfilter::ask() {
                 Err(Unknown::PermissionDenied { .. }) => readers::netfilter::ask(netfilter_socket),
@@ -57,6 +60,7 @@ impl Kernel {
             netfilter: Err(why.clone()),
             listeners: Err(why.clone()),
             advertised_routes: Err(why.clone()),
+            collector_clock: None,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::finding::Unknown;
 
 /// What the kernel says of its clock.
@@ -11,6 +13,30 @@ pub struct ClockDiscipline {
     pub is_synchronised: bool,
     /// The kernel's bound of the error.
     pub error_max: Duration,
+}
+
+/// How far this machine's clock is ahead of the collector's: the collector's time of an answer lies
+/// between sending and receiving, so between two numbers, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockOffset {
+    /// At least.
+    pub least_ms: i64,
+    /// At most.
+    pub most_ms: i64,
+}
+
+impl ClockOffset {
+    /// Whether the clocks agree within a limit; `None` where the answer took too long to tell.
+    pub const fn agrees(self, limit_ms: i64) -> Option<bool> {
+        let Self { least_ms, most_ms } = self;
+        if least_ms >= -limit_ms && most_ms <= limit_ms {
+            Some(true)
+        } else if least_ms > limit_ms || most_ms < -limit_ms {
+            Some(false)
+        } else {
+            None
+        }
+    }
 }
 
 /// Asks.
@@ -53,6 +79,16 @@ mod tests {
     #[test]
     fn the_kernel_of_this_machine_answers() {
         ask().unwrap();
+    }
+
+    #[test]
+    fn clocks_agree_or_not_only_where_the_answer_was_quick_enough_to_tell() {
+        let agrees = |least_ms, most_ms| ClockOffset { least_ms, most_ms }.agrees(5_000);
+        assert_eq!(agrees(-20, 35), Some(true));
+        assert_eq!(agrees(-5_000, 5_000), Some(true));
+        assert_eq!(agrees(4_000, 5_500), None);
+        assert_eq!(agrees(5_001, 5_100), Some(false));
+        assert_eq!(agrees(-3_600_000, -3_599_000), Some(false));
     }
 
     #[test]

@@ -23,13 +23,34 @@ pub(super) const DOMAIN: Domain = Domain {
 /// adjtimex(2): the kernel says by STA_UNSYNC that nobody has disciplined its clock for long
 /// enough that the error may exceed 16 s; the estimate of the error grows by 500 ppm between
 /// corrections, so a limit of some seconds is some hours without any.
+///
+/// The kernel does not know of a daemon that steers without telling it, or of a host that keeps its
+/// guests' time, and believes a daemon that follows a wrong server. The collector's clock breaks the
+/// tie: near it an undisciplined clock passes, far from it no clock does.
 fn time_synchronised(evidence: &Evidence<'_>) -> Judged {
     let clock = evidence.kernel.clock.clone()?;
     let error_ms_max = evidence.threshold(CheckId::TimeSynchronised, "error_ms_max")?;
+    let limit_ms = i64::try_from(error_ms_max).unwrap_or(i64::MAX);
+    let offset = evidence.kernel.collector_clock;
+    let agrees = offset.and_then(|offset| offset.agrees(limit_ms));
+    let ahead_ms = offset.map_or(0, |offset| offset.least_ms.midpoint(offset.most_ms));
     let error_ms = clock.error_max.as_millis();
     if !clock.is_synchronised {
-        let seen = "nothing disciplines the kernel's clock (STA_UNSYNC)";
-        return Ok(Finding::Fail(FailReason::Absent, seen.into()));
+        let undisciplined = "nothing disciplines the kernel's clock (STA_UNSYNC)";
+        return Ok(match agrees {
+            Some(true) => Finding::Pass(format!(
+                "{undisciplined}, but it is {ahead_ms} ms ahead of the collector's"
+            )),
+            Some(false) => Finding::Fail(
+                FailReason::WeakValue,
+                format!("{undisciplined}: {ahead_ms} ms ahead of the collector's"),
+            ),
+            None => Finding::Fail(FailReason::Absent, undisciplined.into()),
+        });
+    }
+    if agrees == Some(false) {
+        let seen = format!("disciplined, but {ahead_ms} ms ahead of the collector's clock");
+        return Ok(Finding::Fail(FailReason::WeakValue, seen));
     }
     let seen = format!("disciplined, error at most {error_ms} ms (limit {error_ms_max} ms)");
     Ok(if error_ms > u128::from(error_ms_max) {

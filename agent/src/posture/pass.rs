@@ -24,6 +24,7 @@ use crate::settings;
 use super::continuity::certificate_remaining;
 use super::finding::{Unknown, reported};
 use super::kernel::Kernel;
+use super::kernel_clock::ClockOffset;
 use super::malware::signatures_built;
 use super::policy::Policy;
 use super::root::Root;
@@ -64,12 +65,14 @@ pub struct Subject {
 pub struct Guidance {
     /// What the agency's machines are asked for.
     pub requirements: Requirements,
+    /// How far this machine's clock is ahead of the collector's, where that is known.
+    pub clock: Option<ClockOffset>,
 }
 
 impl Guidance {
     /// From the settings that were kept: what an agent that does not run knows.
     pub fn kept(config: &Config) -> Self {
-        Self { requirements: settings::load(&config.state_dir).posture }
+        Self { requirements: settings::load(&config.state_dir).posture, clock: None }
     }
 }
 

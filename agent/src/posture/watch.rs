@@ -17,6 +17,7 @@ use crate::durable;
 use crate::evidence::Surroundings;
 use crate::journal::keeper::Keeper;
 use crate::link;
+use crate::uplink::Status;
 
 use super::finding::Unknown;
 use super::kernel::Kernel;
@@ -29,6 +30,8 @@ use super::{Catalogue, Check, checks};
 
 /// Bytes of the memory of updates: some thousand of them.
 const MEMORY_BYTES_MAX: u64 = 1 << 20;
+/// Age to which what is known of the collector's clock counts; reports come by the second.
+const OFFSET_AGE_MAX: Duration = Duration::from_secs(900);
 /// The machine's own work comes first (nice(2)); the disk's schedulers follow it.
 const NICE: i32 = 19;
 
@@ -43,6 +46,8 @@ pub struct Watch {
     pub keeper: Keeper,
     /// The settings in force.
     pub settings: watch::Receiver<Settings>,
+    /// How the uplink fares: it knows the collector's clock.
+    pub uplink: watch::Receiver<Status>,
     /// Where the state of each check is shown.
     pub shown: watch::Sender<Shown>,
     /// Who looks at the machine.
@@ -132,7 +137,9 @@ impl Watch {
     }
 
     fn guidance(&self, asked: &Requirements) -> Guidance {
-        Guidance { requirements: asked.clone() }
+        let since = self.clock.boottime().saturating_sub(OFFSET_AGE_MAX);
+        let clock = self.uplink.borrow().clock_offset(since);
+        Guidance { requirements: asked.clone(), clock }
     }
 
     fn tell_ignored(&self, asked: &Requirements) {
@@ -228,8 +235,10 @@ pub async fn subject(
     };
     let readers = config.map_or_else(Readers::default, |config| config.readers.clone());
     let state_dir = config.map_or(Path::new(DEFAULT_STATE_DIR), |config| &config.state_dir);
+    let mut kernel = Kernel::ask(surroundings, &readers.netfilter_socket);
+    kernel.collector_clock = guidance.clock;
     Ok(Subject {
-        kernel: Kernel::ask(surroundings, &readers.netfilter_socket),
+        kernel,
         state_dir: state_dir.into(),
         dedicated_prefixes: config.map(|config| config.dedicated.local_prefixes.clone()),
         policy: config

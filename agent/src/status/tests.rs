@@ -38,6 +38,7 @@ fn document() -> Document {
         reported_at: None,
         problem: Some("no answer".into()),
         clock_ahead_ms: Some(-3),
+        clock_ahead_at_most: None,
     };
     let standing = |check, outcome, took_us| CheckStanding {
         check,

@@ -385,6 +385,7 @@ impl<'a> Conversation<'a> {
             self.reconnect_at =
                 Some(now + backoff::share(within.min(RECONNECT_WITHIN_MAX), random()));
         }
+        let ahead_at_most = (ahead_ms(SystemTime::now(), reply.server_time), now);
         let ahead_ms = ahead_ms(sent, reply.server_time);
         self.uplink.status.send_modify(|status| {
             if status.standing != Standing::Reporting(target) {
@@ -394,6 +395,7 @@ impl<'a> Conversation<'a> {
             status.reported_at = Some(sent);
             status.problem = None;
             status.clock_ahead_ms = Some(ahead_ms);
+            status.clock_ahead_at_most = Some(ahead_at_most);
         });
         if let Some(proved) = self.uplink.settings.reported()
             && let Err(error) = settings::keep(&self.uplink.config.state_dir, &proved)
