@@ -137,7 +137,7 @@ fn main() -> ExitCode {
 
 fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
     Config::load(path)?;
-    writeln!(io::stdout(), "{}: ok", path.display())?;
+    print(&format!("{}: ok", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -253,7 +253,7 @@ fn check(path: &Path, output: &Output, ways: Ways) -> anyhow::Result<ExitCode> {
         true => posture.added_to(&text).context("the two parts make no JSON document")?,
         false => format!("{}\n\n{}", text.trim_end(), posture.table(output.lang, style)),
     };
-    writeln!(io::stdout(), "{}", text.trim_end())?;
+    print(text.trim_end())?;
     Ok(path_outcome.max(posture.outcome()).exit_status().into())
 }
 
@@ -309,6 +309,14 @@ fn ask(path: &Path, output: &Output) -> anyhow::Result<ExitCode> {
         true => serde_json::to_string_pretty(&document)?,
         false => document.table(output.lang),
     };
-    writeln!(io::stdout(), "{}", text.trim_end())?;
+    print(text.trim_end())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what was asked for. A reader that has seen enough, such as head, is no error.
+fn print(text: &str) -> io::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }

@@ -452,7 +452,11 @@ fn show(answer: AdminAnswer) -> anyhow::Result<ExitCode> {
                 eprintln!("{note}");
             }
             let mut stdout = std::io::stdout().lock();
-            stdout.write_all(output.as_bytes()).context("cannot write the answer")?;
+            match stdout.write_all(output.as_bytes()) {
+                // A reader that has seen enough, such as head.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+                written => written.context("cannot write the answer")?,
+            }
             Ok(ExitCode::SUCCESS)
         }
         AdminAnswer::Confirm { .. } => bail!("the collector asks back although nothing was asked"),
