@@ -136,6 +136,8 @@ async fn pulling_an_agents_plug_lowers_its_agencys_figures() {
     let agent = start(&world);
     let machines = "haidang_agency_posture_machines";
     figure(&world, machines, &[("stat", "covered")], |covered| covered == 1.0).await;
+    let critical = "haidang_agency_posture_critical_machines";
+    figure(&world, critical, &[("check", "empty_passwords")], |failing| failing == 0.0).await;
     agent.kill();
     figure(&world, machines, &[("stat", "covered")], |covered| covered == 0.0).await;
     figure(&world, "haidang_agency_agents", &[("stat", "enrolled")], |all| all == 1.0).await;

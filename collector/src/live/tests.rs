@@ -41,6 +41,7 @@ fn posture(seq: i64) -> MachinePosture {
         parked: CheckSet::NONE,
         update_pending_since: None,
         signatures_made: None,
+        certificate_ends: None,
         unrecognised: 0,
     }
 }

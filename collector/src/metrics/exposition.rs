@@ -19,7 +19,7 @@ use super::text::Text;
 
 /// Bytes after which a chunk is handed over: large enough that its overhead does not count.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Series that a scrape may have unless it is told otherwise: 11,384 agencies with 47 each fit,
+/// Series that a scrape may have unless it is told otherwise: 11,384 agencies with 51 each fit,
 /// and one Prometheus still takes them.
 const SERIES_MAX: usize = 600_000;
 
@@ -42,6 +42,8 @@ const PER_AGENCY: &[Written] = &[
     within_budget(table::AGENCY_SUPPRESSED, Suppression::ALL.len(), suppressed),
     within_budget(table::AGENCY_LAST_VERIFIED, 1, last_verified),
     within_budget(table::AGENCY_AGENTS, 4, agents),
+    // What alerts rest on stands before what is only looked at, and is cut last.
+    within_budget(table::AGENCY_POSTURE_CRITICAL, posture::CRITICAL_SERIES, posture::critical),
     within_budget(table::AGENCY_FINDING, Finding::ALL.len(), findings),
     within_budget(table::AGENCY_PARTIAL, 1, partial),
     within_budget(table::AGENCY_FLAG, Flag::ALL.len(), flags),
@@ -51,10 +53,14 @@ const PER_AGENCY: &[Written] = &[
     within_budget(table::AGENCY_JITTER, 1, jitter),
     within_budget(table::AGENCY_POSTURE_MACHINES, 3, posture::machines),
     within_budget(table::AGENCY_POSTURE_SCORE, 2, posture::score),
-    within_budget(table::AGENCY_POSTURE_FINDINGS, 4, posture::findings),
     within_budget(table::AGENCY_POLICY_LAXER, 1, posture::policy_laxer),
     within_budget(table::AGENCY_UPDATE_PENDING, 1, posture::update_pending),
     within_budget(table::AGENCY_SIGNATURES, 1, posture::signatures),
+    within_budget(table::AGENCY_POSTURE_CERTIFICATE, 1, posture::certificate),
+    Written {
+        agencies_max: posture::CHECKS_AGENCIES_MAX,
+        ..within_budget(table::AGENCY_POSTURE_FINDINGS, 4, posture::findings)
+    },
     Written {
         agencies_max: posture::CHECKS_AGENCIES_MAX,
         ..within_budget(table::AGENCY_POSTURE_CHECKS, posture::CHECK_SERIES, posture::checks)

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use haidang_proto::model::posture::{CHECKS, CheckId, Severity};
+use haidang_proto::model::posture::{CHECKS, CheckId, CheckSet, Severity};
 
 use crate::posture::AgencyPosture;
 use crate::snapshot::{AgencyView, AgentView, Snapshot};
@@ -16,6 +16,28 @@ use super::text::Text;
 pub(super) const CHECKS_AGENCIES_MAX: usize = 1_000;
 /// Series of one agency's or parent's checks.
 pub(super) const CHECK_SERIES: usize = CHECKS * 2;
+
+/// Critical checks: an alert for each of them holds at any size of the fleet.
+const CRITICAL: CheckSet = CheckSet::of(Severity::Critical);
+/// Series of one agency's critical checks.
+pub(super) const CRITICAL_SERIES: usize = CRITICAL.len();
+
+pub(super) fn critical(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
+    for check in CRITICAL.iter() {
+        text.series(&table::AGENCY_POSTURE_CRITICAL)
+            .plain("agency", id(snapshot, view))
+            .plain("check", check.as_str())
+            .count(view.posture.fail[check as usize]);
+    }
+}
+
+pub(super) fn certificate(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
+    if let Some(ends) = view.posture.certificate_ends {
+        text.series(&table::AGENCY_POSTURE_CERTIFICATE)
+            .plain("agency", id(snapshot, view))
+            .time(ends);
+    }
+}
 
 pub(super) fn machines(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
     let AgencyPosture { compliant, covered, critical, .. } = view.posture;

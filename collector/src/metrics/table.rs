@@ -93,13 +93,17 @@ families! {
     AGENCY_POSTURE_SCORE "haidang_agency_posture_score_ratio" Gauge Ratio
         "Score of the agency's worst machine, and the one that nine of ten reach; 0 without machines.";
     AGENCY_POSTURE_FINDINGS "haidang_agency_posture_findings" Gauge Count
-        "Checks of the agency's machines that fail or are unknown, by severity.";
+        "Checks of the agency's machines that fail or are unknown, by severity; up to 1,000 agencies.";
     AGENCY_POLICY_LAXER "haidang_agency_policy_laxer" Gauge Count
         "Thresholds, scores and lists in which the agency is asked less than the catalogue asks.";
     AGENCY_UPDATE_PENDING "haidang_agency_security_update_pending_timestamp_seconds" Gauge Seconds
         "Since when the agency's oldest security update is pending; absent when none is known.";
     AGENCY_SIGNATURES "haidang_agency_malware_signatures_timestamp_seconds" Gauge Seconds
         "When the oldest malware signatures in use at the agency were made; absent when not known.";
+    AGENCY_POSTURE_CERTIFICATE "haidang_agency_posture_certificate_expiry_timestamp_seconds" Gauge Seconds
+        "When the first certificate that the agency's machines watch ends; absent when not known.";
+    AGENCY_POSTURE_CRITICAL "haidang_agency_posture_critical_machines" Gauge Count
+        "Machines of the agency whose critical check fails; whatever the size of the fleet.";
     AGENCY_EXCEPTION_EXPIRY "haidang_agency_posture_exception_expiry_timestamp_seconds" Gauge Seconds
         "When the agency's exception for the check ends or has ended; absent without one.";
     AGENCY_POSTURE_CHECKS "haidang_agency_posture_checks" Gauge Count

@@ -185,12 +185,14 @@ fn nation(agencies: u32) -> Snapshot {
 }
 
 #[test]
-fn beyond_a_thousand_agencies_checks_are_added_up_by_parent() {
+fn beyond_a_thousand_agencies_checks_are_added_up_by_parent_and_critical_ones_stay() {
     let text = text(nation(1_010), usize::MAX);
     let counts = counts(&text);
     assert!(!counts.contains_key("haidang_agency_posture_checks"));
     assert_eq!(counts["haidang_parent_posture_checks"], 2 * 80);
-    assert_eq!(counts["haidang_agency_posture_findings"], 1_010 * 4);
+    assert!(!counts.contains_key("haidang_agency_posture_findings"));
+    assert_eq!(counts["haidang_agency_posture_critical_machines"], 1_010 * 6);
+    assert_eq!(counts["haidang_agency_policy_laxer"], 1_010);
     let line = "haidang_parent_posture_checks{parent=\"01\",check=\"os_supported\",result=\"unknown\"} 101\n";
     assert!(text.contains(line), "every tenth commune is under the first parent");
     assert!(text.contains("haidang_collector_families_cut 0\n"));

@@ -110,6 +110,8 @@ pub struct AgencyPosture {
     pub update_pending_since: Option<SystemTime>,
     /// When the oldest signatures of a current machine were made.
     pub signatures_made: Option<SystemTime>,
+    /// End of the first certificate that a current machine watches.
+    pub certificate_ends: Option<SystemTime>,
 }
 
 impl AgencyPosture {
@@ -139,6 +141,7 @@ pub fn agency_posture<'a>(
         unknown: [0; CHECKS],
         update_pending_since: None,
         signatures_made: None,
+        certificate_ends: None,
     };
     let mut scores = Vec::new();
     for machine in machines {
@@ -154,6 +157,7 @@ pub fn agency_posture<'a>(
             (Standing::Current, Some(posture)) => {
                 earliest(&mut sum.update_pending_since, posture.update_pending_since);
                 earliest(&mut sum.signatures_made, posture.signatures_made);
+                earliest(&mut sum.certificate_ends, posture.certificate_ends);
             }
             (Standing::Current | Standing::Stale | Standing::Never, _) => sum.stale += 1,
         }

@@ -34,6 +34,7 @@ fn machine(findings: Findings, age: Duration) -> MachinePosture {
         parked: CheckSet::NONE,
         update_pending_since: None,
         signatures_made: None,
+        certificate_ends: None,
         unrecognised: 0,
     }
 }

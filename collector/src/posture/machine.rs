@@ -110,6 +110,8 @@ pub struct MachinePosture {
     pub update_pending_since: Option<SystemTime>,
     /// When its newest malware signatures were made.
     pub signatures_made: Option<SystemTime>,
+    /// End of the first certificate that it watches.
+    pub certificate_ends: Option<SystemTime>,
     /// Results that only a newer catalogue knows.
     pub unrecognised: u32,
 }
@@ -139,6 +141,7 @@ impl From<&HeldPosture> for MachinePosture {
             parked: parked.map(|answer| answer.check).collect(),
             update_pending_since: held.update_pending_since,
             signatures_made: held.signatures_made,
+            certificate_ends: held.certificate_ends,
             unrecognised: u32::try_from(held.unrecognised).unwrap_or(u32::MAX),
         }
     }

@@ -21,6 +21,7 @@ fn posture(seq: i64, outcome: Outcome, at_seconds: u64) -> MachinePosture {
         parked: CheckSet::NONE,
         update_pending_since: None,
         signatures_made: None,
+        certificate_ends: None,
         unrecognised: 0,
     }
 }
