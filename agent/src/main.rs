@@ -19,7 +19,7 @@ use haidang_agent::posture::watch::{Looker, look, subject};
 use haidang_agent::probe::Prober;
 use haidang_agent::run::{run, runtime};
 use haidang_agent::schedule::CyclePlan;
-use haidang_agent::{host, status};
+use haidang_agent::{host, settings, status};
 use haidang_proto::model::enrolment_code::{CODE_BYTES_MAX, EnrolmentCode};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;

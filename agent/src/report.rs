@@ -51,8 +51,16 @@ impl Reporter {
         now: Moment,
     ) -> Report {
         self.sequence += 1;
-        let View { verdict, since, proved_at: _, flags, evidence, surroundings, quality, changes: _ } =
-            view;
+        let View {
+            verdict,
+            since,
+            proved_at: _,
+            flags,
+            evidence,
+            surroundings,
+            quality,
+            changes: _,
+        } = view;
         Report {
             process_nonce: self.process.nonce,
             machine_fingerprint: self.process.fingerprint,

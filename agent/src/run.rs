@@ -225,7 +225,7 @@ impl Running {
         let document = move || {
             let (status, settings) = (status.borrow().clone(), settings.borrow().clone());
             let uptime = begun.elapsed();
-            Document::new(live.view(), status, keeper.status(), settings, uptime)
+            Document::new(live.view(), status, keeper.status(), &settings, uptime)
                 .with_posture(&posture.borrow(), clock.boottime())
         };
         tasks.spawn(status::serve(listener, document, stop.clone()));

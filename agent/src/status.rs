@@ -221,7 +221,7 @@ impl Document {
         view: View,
         uplink: uplink::Status,
         journal: JournalStatus,
-        settings: Settings,
+        settings: &Settings,
         uptime: Duration,
     ) -> Self {
         let View { verdict, since, flags, evidence, .. } = view;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use haidang_tests::collector::{AgencySeen, Tempo};
 use haidang_tests::exposition::Exposition;
-use haidang_tests::laboratory::{Laboratory, Seat, Selector};
+use haidang_tests::laboratory::{Laboratory, Seat};
 use haidang_tests::wait;
 
 const AGENCIES: [&str; 2] = ["01-018", "01-so-y-te"];
@@ -21,12 +21,8 @@ const DEADLINE: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_whose_own_anchors_are_silent_suspects_itself_once() {
-    let seats = AGENCIES.map(|agency| Seat {
-        agency: agency.into(),
-        internet: false,
-        gateway: true,
-        selector: Selector::Name,
-    });
+    let seats =
+        AGENCIES.map(|agency| Seat { agency: agency.into(), gateway: true, ..Seat::default() });
     let laboratory = Laboratory::build(&seats, Tempo::Short).await;
     let laboratory = laboratory.unwrap_or_else(|error| panic!("{error:#}"));
     let config = laboratory.collector.plan.config_path();

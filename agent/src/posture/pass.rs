@@ -12,9 +12,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use haidang_proto::model::posture::{
-    CheckId, MachineKind, Outcome, PostureMeasures, Requirements,
-};
+use haidang_proto::model::posture::{CheckId, MachineKind, Outcome, PostureMeasures, Requirements};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 

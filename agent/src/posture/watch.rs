@@ -225,10 +225,7 @@ pub fn look(subject: Subject) -> Vec<Answer> {
 ///
 /// # Errors
 /// When the program's own data is damaged.
-pub async fn subject(
-    config: Option<&Config>,
-    guidance: &Guidance,
-) -> Result<Subject, WatchError> {
+pub async fn subject(config: Option<&Config>, guidance: &Guidance) -> Result<Subject, WatchError> {
     let surroundings = match config {
         Some(config) => surroundings(&config.dedicated).await,
         None => Err(Unknown::Unsupported("the dedicated interface is not configured".into())),

@@ -55,7 +55,7 @@ fn document() -> Document {
             standing(CheckId::PasswordPolicy, Outcome::Unknown(UnknownReason::Timeout), 20_400),
         ],
     };
-    Document::new(view, uplink, JournalStatus::default(), Settings::default(), Duration::ZERO)
+    Document::new(view, uplink, JournalStatus::default(), &Settings::default(), Duration::ZERO)
         .with_posture(&shown, Duration::from_secs(90))
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json;
 use axum::extract::State;
 use haidang_proto::model::agency::{AgencyId, AgentId};
-use haidang_proto::model::posture::{CheckId, CheckSet, Severity, Threshold};
+use haidang_proto::model::posture::{CheckId, CheckSet, Level, Severity, Threshold};
 use serde::Serialize;
 
 use super::agencies::{self, json};
@@ -232,7 +232,7 @@ fn asked<'a>(policies: &'a Policies, agency: &AgencyId) -> Asked<'a> {
     let asked = terms.requirements;
     let other = Threshold::ALL.iter().filter(|one| asked.threshold(**one) != one.usual());
     Asked {
-        level: asked.level.map(|level| level.number()),
+        level: asked.level.map(Level::number),
         thresholds: other.map(|one| (one.to_string(), asked.threshold(*one))).collect(),
         laxer,
         weighs_usb_storage: terms.weighs_usb_storage.unwrap_or_default(),

@@ -113,10 +113,8 @@ impl Reader {
         guidance: &Guidance,
     ) -> Result<(Vec<Answer>, Figures), Unknown> {
         let stream = connect(&self.socket, WHAT)?;
-        let unreadable = |problem: String| Unknown::Unreadable {
-            what: "posture (reader)".into(),
-            problem,
-        };
+        let unreadable =
+            |problem: String| Unknown::Unreadable { what: "posture (reader)".into(), problem };
         let guidance =
             serde_json::to_string(guidance).map_err(|error| unreadable(error.to_string()))?;
         let names: String = ids.iter().map(|id| format!("{id}\n")).collect();
