@@ -13,13 +13,18 @@
 //! | `[policy]` | as `[posture]` of the configuration |
 //! | `[memory]` | when updates were first seen, see [`Memory`] |
 //!
+//! `mutations` spoils fixtures that pass, one thing at a time; `machines` has whole machines.
+//!
 //! A verdict that a check cannot reach has a line in `without_fixture` of its data block instead.
+
+mod machines;
+mod mutations;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use haidang_proto::model::posture::CheckId;
+use haidang_proto::model::posture::{CheckId, Outcome};
 use serde::Deserialize;
 
 use crate::config::DEFAULT_STATE_DIR;
@@ -250,21 +255,22 @@ pub(super) fn cases(place: &Path) -> Vec<PathBuf> {
     cases
 }
 
-#[track_caller]
-fn play(check: &Check, verdict: &str, place: &Path, catalogue: &Catalogue) {
-    let text = std::fs::read_to_string(place.join("fixture.toml"))
-        .unwrap_or_else(|error| panic!("{}/fixture.toml: {error}", place.display()));
-    let fixture: Fixture =
-        toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", place.display()));
-    let is_stated = ["captured: ", "constructed: "]
-        .iter()
-        .any(|kind| fixture.origin.strip_prefix(kind).is_some_and(|rest| rest.len() > 8));
-    assert!(is_stated, "{}: origin does not say where it is from", place.display());
+fn table(place: &Path) -> toml::Table {
+    let file = place.join("fixture.toml");
+    let text = std::fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    text.parse().unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
 
-    // A machine without any file of interest is an empty directory, which no repository carries.
-    let empty = tempfile::tempdir().unwrap();
-    let files = place.join("root");
-    let files = if files.exists() { files.as_path() } else { empty.path() };
+/// Makes a check on a machine: what `fixture.toml` says, the files that stand beside it, and
+/// those of the root.
+fn judged(
+    check: &Check,
+    fixture: Fixture,
+    place: &Path,
+    files: &Path,
+    catalogue: &Catalogue,
+) -> (Outcome, String) {
     let overlay = fixture.file.into_iter().map(|entry| (Path::new("/").join(&entry.path), entry));
     let kernel = fixture.kernel.kernel(place);
     let evidence = Evidence::new(Sources {
@@ -277,14 +283,31 @@ fn play(check: &Check, verdict: &str, place: &Path, catalogue: &Catalogue) {
         now: system_time(fixture.now),
         memory: fixture.memory.as_ref(),
     });
-    let (outcome, observed) = reported(&check.judge(&evidence));
+    reported(&check.judge(&evidence))
+}
+
+#[track_caller]
+fn play(check: &Check, verdict: &str, place: &Path, catalogue: &Catalogue) {
+    let fixture: Fixture =
+        table(place).try_into().unwrap_or_else(|error| panic!("{}: {error}", place.display()));
+    let is_stated = ["captured: ", "constructed: "]
+        .iter()
+        .any(|kind| fixture.origin.strip_prefix(kind).is_some_and(|rest| rest.len() > 8));
+    assert!(is_stated, "{}: origin does not say where it is from", place.display());
+
+    // A machine without any file of interest is an empty directory, which no repository carries.
+    let empty = tempfile::tempdir().unwrap();
+    let files = place.join("root");
+    let files = if files.exists() { files.as_path() } else { empty.path() };
+    let (expected_reason, expected) = (fixture.reason.clone(), fixture.observed.clone());
+    let (outcome, observed) = judged(check, fixture, place, files, catalogue);
     let (reason, place) = (outcome.reason().as_str(), place.display());
     assert_eq!(outcome.as_str(), verdict, "{place}: {reason}: {observed}");
     assert!(!observed.is_empty(), "{place}: nothing was seen");
-    if let Some(expected) = fixture.reason {
+    if let Some(expected) = expected_reason {
         assert_eq!(reason, expected, "{place}: {observed}");
     }
-    if let Some(expected) = fixture.observed {
+    if let Some(expected) = expected {
         assert!(observed.contains(&expected), "{place}: saw {observed:?}");
     }
 }

@@ -28,6 +28,8 @@ pub const CONFIG_BYTES_MAX: u64 = 1 << 20;
 const ENTRIES_MAX: usize = 32_768;
 /// Bytes of a symbolic link (PATH_MAX).
 const LINK_BYTES_MAX: usize = 4096;
+/// Files of sysfs say that they have a page, whatever they hold; the largest pages have 64 KiB.
+const SYSFS_STATED_BYTES_MAX: u64 = 64 << 10;
 /// A read asks for so much at once, and looks at the deadline in between.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -168,7 +170,7 @@ impl Root {
         length: usize,
     ) -> Result<Option<Vec<u8>>, Unknown> {
         let path = path.as_ref();
-        let Some(stream) = self.stream(path, length as u64)? else { return Ok(None) };
+        let Some(stream) = self.stream(path, u64::MAX)? else { return Ok(None) };
         let mut bytes = vec![0; length];
         let mut filled = 0;
         while filled < length {
@@ -189,7 +191,7 @@ impl Root {
     /// unknown by [`Stream::unknown`].
     ///
     /// # Errors
-    /// When it cannot be opened or is no regular file.
+    /// When it cannot be opened, is no regular file, or larger than `bytes_max`.
     pub fn stream(
         &self,
         path: impl AsRef<Path>,
@@ -201,6 +203,12 @@ impl Root {
         let stat = rustix::fs::fstat(&file).map_err(|errno| failed(path, errno))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(Unknown::malformed(path, "is no regular file"));
+        }
+        // What is far too large is refused unread.
+        let refused_over = bytes_max.max(SYSFS_STATED_BYTES_MAX);
+        if u64::try_from(stat.st_size).is_ok_and(|bytes| bytes > refused_over) {
+            let what = Path::new("/").join(path).display().to_string();
+            return Err(Unknown::TooLarge { what, bytes_max });
         }
         let file = File::from(file);
         let deadline = self.deadline.get();
