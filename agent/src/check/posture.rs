@@ -194,7 +194,7 @@ mod tests {
         let page: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(page["outcome"], "fails");
         assert_eq!(page["flags"], json!([]));
-        assert_eq!(page["posture"].as_array().map(Vec::len), Some(40));
+        assert_eq!(page["posture"].as_array().map(Vec::len), Some(CheckId::ALL.len()));
         assert_eq!(page["posture"][0]["reason"], "absent");
     }
 }

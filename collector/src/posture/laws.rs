@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use haidang_proto::model::posture::{
-    CATALOGUE_VERSION, CheckId, CheckResult, CheckSet, Extent, FailReason, MachineKind, Outcome,
-    PostureMeasures, PostureSnapshot, UnknownReason,
+    CATALOGUE_VERSION, CHECKS, CheckId, CheckResult, CheckSet, Extent, FailReason, MachineKind,
+    Outcome, PostureMeasures, PostureSnapshot, UnknownReason,
 };
 use proptest::prelude::*;
 
@@ -214,7 +214,7 @@ fn snapshots() -> impl Strategy<Value = Vec<(i64, PostureSnapshot)>> {
 
 #[test]
 fn nine_good_machines_do_not_hide_a_silent_one() {
-    let good = machine(findings(&[Outcome::Pass; 40]), Duration::ZERO);
+    let good = machine(findings(&[Outcome::Pass; CHECKS]), Duration::ZERO);
     let mut all = vec![live(&good); 9];
     all.push(Enrolled { posture: None, is_live: false });
     let posture = figures(&all);
@@ -229,7 +229,7 @@ fn nine_good_machines_do_not_hide_a_silent_one() {
 #[test]
 fn what_is_too_old_counts_as_unread() {
     let day = Duration::from_secs(86_400);
-    let mut posture = machine(findings(&[Outcome::Pass; 40]), day * 7);
+    let mut posture = machine(findings(&[Outcome::Pass; CHECKS]), day * 7);
     let score =
         |posture: &MachinePosture| MachineFigures::of(live(posture), Policy::DEFAULT, now()).score;
     assert_eq!(score(&posture), 100);

@@ -297,7 +297,6 @@ mod tests {
 
     #[test]
     fn every_check_has_its_own_number_and_label() {
-        assert_eq!(CHECKS, 40);
         for (number, check) in (1..).zip(CheckId::ALL) {
             assert_eq!(check.to_wire() as i32, number, "{check}");
             assert_eq!(CheckId::from_wire(number), Some(*check));
