@@ -4,7 +4,7 @@
 //! (`core_services`), the network and its faults (`topology`, `fault`, `process_fault`), real programs (`program`,
 //! `binaries`, `collector`, `agent`, `monitoring`, `webhook`), what is read from them (`web`,
 //! `exposition`, `expressions`), and whole worlds: `laboratory`, `alert_path` and `accuracy` in namespaces, `loopback`
-//! without root. `pass_budget` measures the posture pass of a running agent. `forward` and `control` make a laboratory usable from a shell.
+//! without root. `pass_budget` measures the posture pass of a running agent, `peers` sets our checks beside other tools'. `forward` and `control` make a laboratory usable from a shell.
 
 pub mod netns;
 mod tun;
@@ -34,6 +34,7 @@ pub mod accuracy;
 pub mod loopback;
 pub mod figures;
 pub mod pass_budget;
+pub mod peers;
 pub mod forward;
 pub mod control;
 
