@@ -92,7 +92,9 @@ fn calendar() -> String {
 /// The date of a moment in seconds since 1970, by the inverse of the civil calendar's day count.
 fn day(seconds: u64) -> String {
     let (mut year, mut left) = (1970, seconds / DAY);
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     while left >= 365 + u64::from(is_leap(year)) {
         left -= 365 + u64::from(is_leap(year));
         year += 1;
