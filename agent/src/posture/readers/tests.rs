@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
@@ -30,6 +30,14 @@ fn listener(act: impl FnOnce(UnixStream) + Send + 'static) -> Listener {
 /// Says it, as far as somebody listens.
 fn says(bytes: Vec<u8>) -> Listener {
     listener(move |mut stream| {
+        let _ = stream.write_all(&bytes);
+    })
+}
+
+/// Hears the question, then says it.
+fn answers(bytes: Vec<u8>) -> Listener {
+    listener(move |mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
         let _ = stream.write_all(&bytes);
     })
 }
@@ -111,7 +119,7 @@ fn told(checks: &[&str]) -> Vec<u8> {
 
 #[track_caller]
 fn ip_forwarding_is(answer: Vec<u8>, expected: Outcome) {
-    let listener = says(answer);
+    let listener = answers(answer);
     let check = checks().find(|check| check.id == CheckId::IpForwarding).unwrap();
     let (answers, _) = whole::Reader::new(&listener.path).ask(&[check], &Guidance::default());
     assert_eq!(answers.len(), 1);
