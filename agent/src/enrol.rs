@@ -295,6 +295,7 @@ const fn sentence(refusal: Refusal) -> &'static str {
         }
         Refusal::Handshake
         | Refusal::HandshakeTimeout
+        | Refusal::Http2
         | Refusal::NoCertificate
         | Refusal::CertificateExpired
         | Refusal::CertificateNotYetValid

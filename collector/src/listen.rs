@@ -1,18 +1,20 @@
 //! Listeners for agents: TCP, then TLS 1.3, then a connection that knows its peer.
 //!
-//! Everything that costs is bounded before it is spent: connections per listener, handshakes at
-//! a time, handshakes per source, time per handshake. What is turned away is counted by its
+//! Everything that costs is bounded before it is spent: connections per listener, those that have
+//! not greeted yet, handshakes at a time, each per source, time per step. What is turned away is counted by its
 //! reason. One task accepts and drives all handshakes of one listener; the finished connections
-//! go to the gRPC server through a bounded queue.
+//! go to the gRPC server through a bounded queue. A connection watches itself from then on: the
+//! peer has to begin HTTP/2 in time and by its rules, and a newcomer's visit has an end.
 
+mod http2;
+mod per_source;
 mod tls;
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -20,11 +22,13 @@ use futures_util::stream::FuturesUnordered;
 use haidang_proto::model::refusal::Refusal;
 use haidang_proto::model::spiffe::TrustDomain;
 use rustls::CertificateError;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
@@ -32,15 +36,23 @@ use crate::config::Limits;
 use crate::identity::PeerCertificate;
 use crate::metrics::{CollectorMetrics, Endpoint};
 
+pub(crate) use per_source::PerSource;
+
 pub use tls::{ServerCertificate, TlsError, for_agents, for_newcomers};
 
 /// Connections that wait for the gRPC server; it takes them at once.
 const READY_MAX: usize = 64;
 /// Connections that the kernel holds while handshakes are under way.
 const BACKLOG: i32 = 4_096;
-/// Share of the handshakes that one source may have under way, so that one machine that opens
-/// connections and says nothing cannot shut the others out.
+/// Connections of one listener that have not greeted yet. They cost an open file and some 1 KiB
+/// each, so that many who say nothing keep nobody waiting who does; further ones wait in the kernel.
+const KNOCKING_MAX: usize = 8_192;
+/// Share of those, and of the handshakes, that one source may have under way, so that one machine
+/// cannot shut the others out.
 const SOURCE_SHARE: usize = 4;
+/// How long a peer without a certificate may stay: an enrolment or a recovery takes seconds, and a
+/// request at most 35. Without an end anybody could take all places by answering pings.
+const VISIT_MAX: Duration = Duration::from_secs(60);
 /// Wait after a failed accept (out of file descriptors), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -124,13 +136,26 @@ impl std::ops::Deref for Peer {
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    _place: Place,
+    /// What is left of the client's preface; empty once HTTP/2 has begun.
+    preface: &'static [u8],
+    /// When it has to have begun or, for a newcomer, to be over.
+    deadline: Option<Pin<Box<Sleep>>>,
+    sent: http2::Sent,
+    place: Place,
+}
+
+/// A greeting that is there in full, and whose handshake has not begun.
+struct Hello {
+    start: StartHandshake<TcpStream>,
+    place: Place,
 }
 
 /// A place among the connections of a listener.
 struct Place {
     endpoint: Endpoint,
     metrics: CollectorMetrics,
+    /// What is left to a peer without a certificate; nothing bounds an agent's connection.
+    visit: Option<Duration>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -144,23 +169,35 @@ impl Listener {
     /// Accepts until the stop signal. The connections come out of the receiver of [`queue`].
     pub async fn run(self, ready: mpsc::Sender<Connection>, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(self.limits.connections_max));
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.tls));
-        let mut handshakes = FuturesUnordered::new();
-        let mut by_source: HashMap<IpAddr, usize> = HashMap::new();
-        let source_max = (self.limits.handshakes_concurrent_max / SOURCE_SHARE).max(1);
+        let handshakes_max = self.limits.handshakes_concurrent_max;
+        let (mut knocking, mut handshakes) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let mut knocks_of = PerSource::new(KNOCKING_MAX / SOURCE_SHARE);
+        let mut handshakes_of = PerSource::new(handshakes_max / SOURCE_SHARE);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some((source, done)) = handshakes.next(), if !handshakes.is_empty() => {
-                    forget(&mut by_source, source);
+                    handshakes_of.leave(source);
                     match done {
                         Ok(connection) => if ready.send(connection).await.is_err() { return },
                         Err(refusal) => self.metrics.rejected(refusal),
                     }
                 }
-                accepted = self.socket.accept(),
-                    if handshakes.len() < self.limits.handshakes_concurrent_max =>
+                Some((source, knocked)) = knocking.next(),
+                    if !knocking.is_empty() && handshakes.len() < handshakes_max =>
                 {
+                    let source: SocketAddr = source;
+                    knocks_of.leave(source.ip());
+                    match knocked {
+                        Ok(hello) if handshakes_of.enter(source.ip()) => {
+                            let done = self.handshake(hello, source);
+                            handshakes.push(async move { (source.ip(), done.await) });
+                        }
+                        Ok(_) => self.metrics.rejected(Refusal::Overloaded),
+                        Err(refusal) => self.metrics.rejected(refusal),
+                    }
+                }
+                accepted = self.socket.accept(), if knocking.len() < KNOCKING_MAX => {
                     let (stream, source) = match accepted {
                         Ok(accepted) => accepted,
                         Err(error) => {
@@ -171,22 +208,13 @@ impl Listener {
                             continue;
                         }
                     };
-                    let under_way = by_source.entry(source.ip()).or_insert(0);
                     let permit = Arc::clone(&places).try_acquire_owned().ok();
-                    let Some(permit) = permit.filter(|_| *under_way < source_max) else {
-                        if *under_way == 0 {
-                            by_source.remove(&source.ip());
-                        }
+                    let Some(permit) = permit.filter(|_| knocks_of.enter(source.ip())) else {
                         self.metrics.rejected(Refusal::Overloaded);
                         continue;
                     };
-                    *under_way += 1;
-                    let place = self.place(permit);
-                    let acceptor = acceptor.clone();
-                    let this = &self;
-                    handshakes.push(async move {
-                        (source.ip(), this.handshake(acceptor, stream, source, place).await)
-                    });
+                    let knock = self.knock(stream, self.place(permit));
+                    knocking.push(async move { (source, knock.await) });
                 }
             }
         }
@@ -194,26 +222,33 @@ impl Listener {
 
     fn place(&self, permit: OwnedSemaphorePermit) -> Place {
         self.metrics.connection_opened(self.endpoint);
-        Place { endpoint: self.endpoint, metrics: self.metrics.clone(), _permit: permit }
+        let visit = match self.endpoint {
+            Endpoint::Enrolment | Endpoint::Recovery => Some(VISIT_MAX),
+            Endpoint::Dedicated | Endpoint::Fallback | Endpoint::Http => None,
+        };
+        Place { endpoint: self.endpoint, metrics: self.metrics.clone(), visit, _permit: permit }
     }
 
-    async fn handshake(
-        &self,
-        acceptor: TlsAcceptor,
-        stream: TcpStream,
-        source: SocketAddr,
-        place: Place,
-    ) -> Result<Connection, Refusal> {
+    /// Waits for the whole of a client's greeting. Nothing has been computed until then.
+    async fn knock(&self, stream: TcpStream, place: Place) -> Result<Hello, Refusal> {
         // Reports are one small packet each way: waiting for more would only delay them.
         stream.set_nodelay(true).map_err(|_| Refusal::Handshake)?;
-        let accept = acceptor.accept(stream);
-        let stream = tokio::time::timeout(self.limits.handshake_timeout, accept)
-            .await
-            .map_err(|_| Refusal::HandshakeTimeout)?
-            .map_err(|error| {
-                tracing::debug!(%source, %error, "a TLS handshake failed");
-                refusal_of(&error)
-            })?;
+        let greeted = LazyConfigAcceptor::new(Acceptor::default(), stream);
+        let start = self.in_time(greeted).await?;
+        Ok(Hello { start, place })
+    }
+
+    async fn in_time<T>(&self, step: impl Future<Output = io::Result<T>>) -> Result<T, Refusal> {
+        let done = tokio::time::timeout(self.limits.handshake_timeout, step).await;
+        done.map_err(|_| Refusal::HandshakeTimeout)?.map_err(|error| {
+            tracing::debug!(%error, "a TLS handshake failed");
+            refusal_of(&error)
+        })
+    }
+
+    async fn handshake(&self, hello: Hello, source: SocketAddr) -> Result<Connection, Refusal> {
+        let Hello { start, place } = hello;
+        let stream = self.in_time(start.into_stream(Arc::clone(&self.tls))).await?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let certificate = certificate.map(|der| {
             PeerCertificate::parse(der, &self.trust_domain).map_err(|error| {
@@ -222,22 +257,20 @@ impl Listener {
             })
         });
         let peer = Peer(Arc::new(PeerInfo { source, endpoint: self.endpoint, certificate }));
-        Ok(Connection { stream, peer, _place: place })
+        Ok(Connection {
+            stream,
+            peer,
+            preface: http2::PREFACE,
+            deadline: Some(Box::pin(tokio::time::sleep(self.limits.handshake_timeout))),
+            sent: http2::Sent::default(),
+            place,
+        })
     }
 }
 
 /// The queue between a listener and its gRPC server.
 pub fn queue() -> (mpsc::Sender<Connection>, mpsc::Receiver<Connection>) {
     mpsc::channel(READY_MAX)
-}
-
-fn forget(by_source: &mut HashMap<IpAddr, usize>, source: IpAddr) {
-    if let Some(count) = by_source.get_mut(&source) {
-        *count -= 1;
-        if *count == 0 {
-            by_source.remove(&source);
-        }
-    }
 }
 
 fn refusal_of(error: &io::Error) -> Refusal {
@@ -262,13 +295,49 @@ impl Connected for Connection {
     }
 }
 
+impl Connection {
+    fn refuse(&mut self, refusal: Refusal, kind: io::ErrorKind) -> io::Error {
+        self.deadline = None;
+        self.place.metrics.rejected(refusal);
+        kind.into()
+    }
+
+    /// Holds what arrived against the preface of HTTP/2.
+    fn check_preface(&mut self, arrived: &[u8]) -> io::Result<()> {
+        let compared = arrived.len().min(self.preface.len());
+        let (expected, left) = self.preface.split_at(compared);
+        if *expected != arrived[..compared] {
+            return Err(self.refuse(Refusal::Http2, io::ErrorKind::InvalidData));
+        }
+        if left.is_empty() && !expected.is_empty() {
+            let visit = self.place.visit.map(tokio::time::sleep);
+            self.deadline = visit.map(Box::pin);
+        }
+        self.preface = left;
+        Ok(())
+    }
+
+    fn observe(&mut self, sent: &[u8]) {
+        if self.sent.takes_leave(sent) {
+            self.place.metrics.rejected(Refusal::Http2);
+        }
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let is_late = self.deadline.as_mut().is_some_and(|at| at.as_mut().poll(cx).is_ready());
+        if is_late {
+            let late = self.refuse(Refusal::HandshakeTimeout, io::ErrorKind::TimedOut);
+            return Poll::Ready(Err(late));
+        }
+        let held = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        Poll::Ready(self.check_preface(&buf.filled()[held..]))
     }
 }
 
@@ -278,7 +347,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.observe(&buf[..written]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -294,7 +365,14 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        let mut left = written;
+        for buf in bufs {
+            let taken = left.min(buf.len());
+            self.observe(&buf[..taken]);
+            left -= taken;
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use haidang_proto::model::refusal::Refusal;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -16,11 +17,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::listen::PerSource;
 use crate::metrics::{CollectorMetrics, Endpoint};
 
 /// Connections open at a time; further ones wait in the listener's backlog. A page, a Prometheus
 /// pair and a few API clients need a tenth.
 const CONNECTIONS_MAX: usize = 64;
+/// Share of them that one source may have, so that one machine that opens connections and asks
+/// for nothing cannot hide the metrics from Prometheus.
+const SOURCE_SHARE: usize = 4;
 /// A request's head arrives within this, and a connection without a request is closed after it:
 /// longer than the usual 15 s between scrapes.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,14 +47,22 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let mut connections = FuturesUnordered::new();
+    let mut of_source = PerSource::new(CONNECTIONS_MAX / SOURCE_SHARE);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            Some(()) = connections.next() => {}
+            Some(source) = connections.next(), if !connections.is_empty() => of_source.leave(source),
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => {
-                    let router = router.clone();
-                    connections.push(connection(stream, router, metrics.clone(), stop.clone()));
+                Ok((_, source)) if !of_source.enter(source.ip()) => {
+                    metrics.rejected(Refusal::Overloaded);
+                }
+                Ok((stream, source)) => {
+                    let served =
+                        connection(stream, router.clone(), metrics.clone(), stop.clone());
+                    connections.push(async move {
+                        served.await;
+                        source.ip()
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept an HTTP connection; trying again");

@@ -34,8 +34,10 @@ refusals! {
     /// The peer showed no certificate where one is demanded. Agents that use a reporting listener
     /// as an anchor do so with every probe: they want its identity and have nothing to say.
     NoCertificate = "no_certificate",
-    /// The handshake did not end in time.
+    /// TLS and HTTP/2 did not begin in time, or a peer without a certificate stayed too long.
     HandshakeTimeout = "handshake_timeout",
+    /// The connection broke the rules of HTTP/2, or flooded it.
+    Http2 = "http2",
     /// Too many connections, or too many handshakes at once.
     Overloaded = "overloaded",
     /// The certificate is past its end.
