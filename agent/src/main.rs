@@ -141,7 +141,17 @@ fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The private key and the enrolment code stay out of core dumps, and out of reach of a debugger of
+/// the same user (`PR_SET_DUMPABLE`, prctl(2)).
+fn keep_memory_to_itself() -> anyhow::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).context("cannot forbid core dumps")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot forbid core dumps")
+}
+
 fn serve(path: &Path, looker: Looker) -> anyhow::Result<ExitCode> {
+    keep_memory_to_itself()?;
     let config = Config::load(path)?;
     start_logging();
     run(config, looker)?;
@@ -180,6 +190,7 @@ fn start_logging() {
 }
 
 fn enroll(path: &Path, code_file: Option<&Path>, replace: Replace) -> anyhow::Result<ExitCode> {
+    keep_memory_to_itself()?;
     let config = Config::load(path)
         .context("the configuration comes first: it says where the identity is kept")?;
     let store = Store::new(&config.state_dir);

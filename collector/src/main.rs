@@ -349,6 +349,7 @@ fn policy(command: PolicyCommand) -> AdminRequest {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     telemetry::start();
+    keep_memory_to_itself()?;
     raise_open_files(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -386,6 +387,15 @@ fn watch_signals(
             }
         }
     })
+}
+
+/// The CA's key stays out of core dumps, and out of reach of a debugger of the same user
+/// (`PR_SET_DUMPABLE`, prctl(2)).
+fn keep_memory_to_itself() -> anyhow::Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).context("cannot forbid core dumps")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("cannot forbid core dumps")
 }
 
 /// Every connection takes an open file, and the usual soft limit is 1,024.
