@@ -40,6 +40,7 @@ use crate::durable;
 
 pub use self::certificate::CertificateError;
 use self::certificate::Leaf;
+pub(crate) use self::pem::any_bytes as any_pem;
 pub use self::verifier::NotTheCollector;
 
 /// Bytes of any one file that are read: eight roots of 16 KiB in PEM fit.

@@ -21,7 +21,7 @@
 //! new id begins, because a sequence number must never stand for two records.
 
 mod directory;
-mod frame;
+pub(crate) mod frame;
 pub mod keeper;
 mod reading;
 

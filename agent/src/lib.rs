@@ -25,3 +25,5 @@ pub mod report;
 pub mod uplink;
 pub mod status;
 pub mod run;
+#[doc(hidden)]
+pub mod parsers;

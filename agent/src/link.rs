@@ -18,6 +18,8 @@ mod joints;
 mod linux;
 
 #[cfg(target_os = "linux")]
+pub(crate) use linux::parse;
+#[cfg(target_os = "linux")]
 pub use linux::{Changes, ChangesError, Kernel};
 
 /// Addresses outside the prefixes that the evidence names.

@@ -53,6 +53,7 @@ pub mod continuity;
 mod routes;
 mod firewall;
 mod malware;
+pub(crate) mod parsers;
 
 #[cfg(test)]
 mod fixtures;

@@ -25,7 +25,7 @@ use crate::evidence::{
 use crate::link::{Kernel, Snapshot};
 use crate::schedule::CyclePlan;
 
-mod dns;
+pub(crate) mod dns;
 mod echo;
 mod http;
 mod lag;

@@ -110,13 +110,18 @@ pub fn load(state_dir: &Path) -> Settings {
             return Settings::default();
         }
     };
-    match serde_json::from_slice::<Settings>(&bytes) {
-        Ok(settings) => settings.clamped(),
+    match parse(&bytes) {
+        Ok(settings) => settings,
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "settings are damaged; using defaults");
             Settings::default()
         }
     }
+}
+
+/// The content of the file, within the limits.
+pub(crate) fn parse(bytes: &[u8]) -> serde_json::Result<Settings> {
+    serde_json::from_slice(bytes).map(Settings::clamped)
 }
 
 /// Keeps the last known good settings.

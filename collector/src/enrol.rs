@@ -6,7 +6,7 @@
 //! makes the identity, so that no crash yields more identities than uses. Every attempt that is
 //! not merely malformed is audited.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use haidang_proto::model::refusal::Refusal;
 use haidang_proto::model::spiffe::Workload;
 use haidang_proto::wire;
 use haidang_proto::wire::enrolment_service_server::EnrolmentService;
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -90,6 +91,14 @@ impl Attempt {
         let key = CertificateRequest::parse(&csr_der)
             .map_err(|error| refused(Refusal::CsrInvalid, error.to_string()))?;
         Ok(Self { source, token_id, secret, key, machine_fingerprint, hostname })
+    }
+}
+
+/// Reads bytes as a request, for [`crate::parsers`].
+pub(crate) fn any_bytes(bytes: &[u8]) {
+    let Ok(request) = wire::EnrolRequest::decode(bytes) else { return };
+    if let Ok(attempt) = Attempt::parse(request, IpAddr::V4(Ipv4Addr::LOCALHOST)) {
+        assert_eq!(attempt.secret.len(), 32);
     }
 }
 

@@ -19,6 +19,8 @@ pub mod ingest;
 pub mod listen;
 pub mod live;
 pub mod metrics;
+#[doc(hidden)]
+pub mod parsers;
 pub mod recover;
 pub mod posture;
 mod refuse;

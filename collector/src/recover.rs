@@ -38,6 +38,7 @@ use crate::roster::Roster;
 use crate::store::{AuditAction, AuditEntry, Store};
 use crate::token::AttemptLimiter;
 use nonces::{NONCE_BYTES, Nonces};
+pub(crate) use proof::any_bytes;
 use proof::{Proof, Prover, Refused};
 
 /// How certificates are issued here.

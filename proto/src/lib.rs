@@ -7,4 +7,6 @@
 //! name wire types.
 
 pub mod model;
+#[doc(hidden)]
+pub mod parsers;
 pub mod wire;

@@ -37,6 +37,7 @@ pub mod pass_budget;
 pub mod peers;
 pub mod forward;
 pub mod control;
+pub mod parsers;
 
 /// Waits for Ctrl-C or a polite request to end.
 pub async fn interrupted() {

@@ -17,6 +17,8 @@ mod control;
 mod errors;
 mod flight;
 mod packet;
+#[doc(hidden)]
+pub mod parsers;
 mod pinger;
 mod plan;
 mod socket;

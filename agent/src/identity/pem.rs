@@ -32,3 +32,11 @@ pub(super) fn decode_key(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let key = PrivatePkcs8KeyDer::from_pem_slice(text).ok()?;
     Some(Zeroizing::new(key.secret_pkcs8_der().to_vec()))
 }
+
+/// Reads bytes as each kind of file, for [`crate::parsers`].
+pub(crate) fn any_bytes(text: &[u8]) {
+    if let Some(key) = decode_key(text) {
+        assert_eq!(decode_key(&encode("PRIVATE KEY", &key)), Some(key));
+    }
+    let _ = decode_certificates(text);
+}

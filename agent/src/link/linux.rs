@@ -38,6 +38,7 @@ use decode::{
 };
 
 pub use changes::{Changes, ChangesError};
+pub(crate) use decode::parse;
 
 /// All dumps of one snapshot together: the kernel answers within milliseconds; a machine that
 /// takes longer is starved, which is a fault of its own.

@@ -15,55 +15,14 @@ use crate::config::DEFAULT_STATE_DIR;
 use super::finding::{Unknown, reported};
 use super::fixtures::cases;
 use super::kernel::Kernel;
-use super::malformed::Malformed;
 use super::policy::{Backup, Policy};
 use super::root::Root;
 use super::{Catalogue, Evidence, Sources, checks};
-use super::{
-    account_files, continuity, gvdb, journal_file, kernel_audit, kernel_tables, malformed, pam,
-    rsyslog_conf, sshd_config, sudoers,
-};
 
 /// Every parser of bytes in this part, each over the same input.
 fn parse_all(bytes: &[u8]) {
-    let _ = account_files::passwd(bytes);
-    let _ = account_files::shadow(bytes);
-    let _ = account_files::group(bytes);
-    let _ = account_files::lastlog(bytes);
-    let _ = account_files::utmp(bytes);
-    let _ = continuity::leaf_end(bytes);
-    let _ = continuity::own_files::package_sums(bytes);
-    let _ = journal_file::header(bytes);
-    let _ = kernel_audit::answer(bytes);
-    let _ = kernel_tables::mounts(bytes);
-    let _ = kernel_tables::established_tcp(bytes);
-    let _ = kernel_tables::bracketed(bytes);
-    let _ = kernel_tables::number(bytes);
-    let _ = malformed::assignments(bytes);
-    let _ = malformed::logical_lines(bytes);
-    if let Ok(table) = gvdb::Table::root(bytes) {
-        let _ = table.value("/org/gnome/desktop/session/idle-delay");
-        let _ = table.table(".locks").map(|locks| locks.map(|locks| locks.contains("/")));
-        let _ = table.schema_default("idle-delay");
-    }
-    // Whatever is included is the same file again, under another name each time.
-    let mut turn = 0;
-    let mut again = || {
-        turn += 1;
-        Ok::<_, Malformed>(vec![(turn.to_string(), bytes.to_vec())])
-    };
-    let _ = sshd_config::Configuration::read("main", bytes, &mut |_| again()).map(|read| {
-        let _ = read.root_login();
-        read.password_alone(sshd_config::SecondFactor::None)
-    });
-    let _ = sudoers::Unguarded::read("main", bytes, &mut |_| again());
-    let _ = rsyslog_conf::forwards("main", bytes, &mut |_| again());
-    let rules = pam::stack::<Malformed>("main", pam::Facility::Auth, &mut |_| Ok(bytes.to_vec()));
-    if let Ok(rules) = rules {
-        let settings = malformed::assignments(bytes).unwrap_or_default();
-        let _ = pam::failures_max(&rules, &settings);
-        let _ = pam::password_length_min(&rules, &settings);
-        let _ = pam::second_factor(&rules);
+    for (_, parse) in super::parsers::all() {
+        parse(bytes);
     }
 }
 

@@ -11,6 +11,7 @@ mod version;
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::posture::{CheckId, FailReason};
+use haidang_proto::parsers::Parser;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -34,6 +35,20 @@ pub(super) const DOMAIN: Domain = Domain {
     ],
     catalogue: include_str!("updates.toml"),
 };
+
+/// For [`super::parsers`].
+pub(super) const PARSERS: &[Parser] = &[
+    ("package_list", |bytes| packages::any_bytes(bytes, "")),
+    ("package_list_gz", |bytes| packages::any_bytes(bytes, ".gz")),
+    ("package_list_xz", |bytes| packages::any_bytes(bytes, ".xz")),
+    ("package_list_lz4", |bytes| packages::any_bytes(bytes, ".lz4")),
+    ("package_list_zst", |bytes| packages::any_bytes(bytes, ".zst")),
+    ("package_version", version::any_bytes),
+    ("apt_conf", |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = apt_conf::value(&text, "APT::Periodic::Unattended-Upgrade", "apt.conf");
+    }),
+];
 
 const LISTS: &str = "/var/lib/apt/lists";
 /// Bytes of an `InRelease`: Debian's security has 60 KB, its main 150 KB.

@@ -161,5 +161,19 @@ fn failure(error: ConnectError) -> Dns {
     }
 }
 
+/// Reads bytes as an answer to a question of each kind, for [`crate::parsers`].
+pub(crate) fn any_bytes(bytes: &[u8]) {
+    for expected in ["198.18.0.0/15", "fd00::/8"] {
+        let question = Question {
+            name: Name::from_ascii("svc.tslcd.test.").expect("a name"),
+            expected: vec![expected.parse().expect("a prefix")],
+        };
+        let id = bytes.first_chunk().copied().map_or(0, u16::from_be_bytes);
+        if let Some(Dns::Wrong { answered }) = question.read(id, bytes, Duration::ZERO) {
+            assert!(answered.len() <= ANSWERED_BYTES_MAX);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,12 +2,13 @@
 //! for a client and for an agent of this installation, and that the machine holds its key. The
 //! end of the certificate is the one thing that is not held against it here.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::refusal::Refusal;
 use haidang_proto::model::spiffe::TrustDomain;
 use haidang_proto::wire;
+use prost::Message as _;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -95,4 +96,17 @@ impl Prover {
             .then_some(Answer { nonce: server_nonce, signature: nonce_signature });
         Ok(Proof { certificate, request, answer })
     }
+}
+
+/// Reads bytes as a call, for [`crate::parsers`]. No bytes prove anything to a CA made just now.
+pub(crate) fn any_bytes(bytes: &[u8]) {
+    static PROVER: LazyLock<Prover> = LazyLock::new(|| {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let root = params.self_signed(&key).expect("a root").der().clone();
+        Prover::new(&[root], "lab.test".parse().expect("a trust domain")).expect("a verifier")
+    });
+    let Ok(request) = wire::RenewExpiredRequest::decode(bytes) else { return };
+    assert!(PROVER.verify(request).is_err());
 }

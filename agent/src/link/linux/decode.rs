@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::AddressFamily;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{
@@ -12,6 +12,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::evidence::{LocalFault, Neighbour, RouteLookup};
 use crate::link::{Device, DeviceAddress, DeviceKind, TableRoute};
@@ -246,10 +247,29 @@ pub(super) fn neighbour_state(state: NeighbourState) -> Neighbour {
     }
 }
 
+/// Reads bytes as a message of the kernel, and says whether they tell of a device, an address or a
+/// route; for [`crate::parsers`] and the tests below, since dumps arrive taken apart.
+pub(crate) fn parse(bytes: &[u8]) -> bool {
+    let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
+        return false;
+    };
+    let NetlinkPayload::InnerMessage(message) = message.payload else { return false };
+    match message {
+        RouteNetlinkMessage::NewLink(message) => device(&message).is_some(),
+        RouteNetlinkMessage::NewAddress(message) => device_address(&message).is_some(),
+        RouteNetlinkMessage::NewNeighbour(message) => {
+            neighbour_state(message.header.state) == Neighbour::Known
+        }
+        RouteNetlinkMessage::NewRoute(message) => {
+            judge_route(&message, &[], None);
+            !table_routes(&message).is_empty()
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-    use netlink_packet_route::RouteNetlinkMessage;
     use proptest::prelude::*;
 
     use super::*;
@@ -404,32 +424,12 @@ mod tests {
         bytes.into()
     }
 
-    /// Reads bytes as far as they are a message; what they say must not matter.
-    fn read(bytes: &[u8]) -> bool {
-        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
-            return false;
-        };
-        match message.payload {
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-                super::device(&message).is_some()
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => {
-                device_address(&message).is_some()
-            }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => {
-                judge_route(&message, &[], None);
-                !table_routes(&message).is_empty()
-            }
-            _ => false,
-        }
-    }
-
     #[test]
     fn whole_messages_are_read_and_truncated_ones_are_not() {
         for bytes in messages() {
-            assert!(read(&bytes));
+            assert!(parse(&bytes));
             for length in 0..bytes.len() {
-                assert!(!read(&bytes[..length]), "{length} of {} bytes", bytes.len());
+                assert!(!parse(&bytes[..length]), "{length} of {} bytes", bytes.len());
             }
         }
     }
@@ -443,14 +443,14 @@ mod tests {
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = value;
             }
-            read(&bytes);
+            parse(&bytes);
             bytes.truncate(cut);
-            read(&bytes);
+            parse(&bytes);
         }
 
         #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            read(&bytes);
+            parse(&bytes);
         }
 
         #[test]

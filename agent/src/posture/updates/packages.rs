@@ -210,6 +210,14 @@ fn paragraphs<const N: usize>(
     }
 }
 
+/// Reads bytes as a list kept in this form, for [`super::PARSERS`].
+pub(super) fn any_bytes(bytes: &[u8], extension: &str) {
+    let path = PathBuf::from(format!("list_Packages{extension}"));
+    if let Ok(list) = unpacked(bytes, &path) {
+        let _ = paragraphs(list, &path, ["Package", "Architecture", "Version"], |_| {});
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

@@ -65,6 +65,23 @@ fn number(left: &str, right: &str) -> Ordering {
     left.len().cmp(&right.len()).then_with(|| left.cmp(right))
 }
 
+/// Compares the lines of a text with each other, for [`super::PARSERS`]: the order is one.
+pub(super) fn any_bytes(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let versions: Vec<&str> = text.lines().take(3).collect();
+    for left in &versions {
+        for right in &versions {
+            assert_eq!(compare(left, right), compare(right, left).reverse());
+        }
+    }
+    if let [one, two, three] = versions[..]
+        && compare(one, two).is_le()
+        && compare(two, three).is_le()
+    {
+        assert!(compare(one, three).is_le());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

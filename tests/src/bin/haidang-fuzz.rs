@@ -1,0 +1,172 @@
+//! Fuzzes every parser of outside bytes for a given time each and records what was run in
+//! `benches/RESULTS.md`. Needs nightly Rust and cargo-fuzz (`cargo install cargo-fuzz`).
+//!
+//! What libFuzzer finds is kept outside the checkout, beside the build, so that the next run goes
+//! on from there. A crash is left in `tests/fuzz/artifacts`; it is mended, and its input is
+//! committed to the parser's corpus.
+
+#![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use haidang_tests::binaries::repository;
+use haidang_tests::figures;
+use haidang_tests::parsers::{all, corpus_directory};
+
+/// One input, with the sanitizer, on a busy machine.
+const INPUT_TIMEOUT_SECONDS: u32 = 20;
+/// Memory of a fuzzed process, the sanitizer's own share included. The largest honest parser, xz,
+/// is allowed 80 MiB.
+const MEMORY_MIB_MAX: u32 = 1_024;
+/// Bytes of an input: the largest that is read whole in one datagram, and every seed fits.
+const INPUT_BYTES_MAX: usize = 64 << 10;
+
+#[derive(Parser)]
+#[command(about = "Fuzzes every parser of outside bytes, and records the run")]
+struct Arguments {
+    /// How long each parser is fuzzed.
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
+    /// Only these, and nothing is recorded.
+    #[arg(long)]
+    parser: Vec<String>,
+}
+
+/// What one parser's run came to.
+struct Run {
+    name: &'static str,
+    took: Duration,
+    executions: u64,
+    /// Edges of the program that were reached.
+    coverage: u64,
+    inputs: usize,
+    peak_mib: u64,
+    crashes: usize,
+}
+
+fn main() -> Result<()> {
+    let Arguments { seconds, parser } = Arguments::parse();
+    let target = target_directory();
+    let program = build(&target)?;
+    let chosen = |name: &str| parser.is_empty() || parser.iter().any(|one| one == name);
+    let mut runs = Vec::new();
+    for (name, _) in all().into_iter().filter(|(name, _)| chosen(name)) {
+        let run = fuzz(&program, &target, name, seconds)?;
+        println!("{}", row(&run));
+        runs.push(run);
+    }
+    ensure!(!runs.is_empty(), "no parser has such a name");
+    if parser.is_empty() {
+        let path = repository("tests/benches/RESULTS.md");
+        figures::record(&path, &section(seconds, &runs)?)?;
+    }
+    let crashes: usize = runs.iter().map(|run| run.crashes).sum();
+    ensure!(crashes == 0, "{crashes} inputs failed; see tests/fuzz/artifacts");
+    Ok(())
+}
+
+fn target_directory() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    target.unwrap_or_else(|| repository("target")).join("fuzz")
+}
+
+fn build(target: &Path) -> Result<PathBuf> {
+    let mut command = Command::new("cargo");
+    command
+        .args(["+nightly", "fuzz", "build", "--fuzz-dir"])
+        .arg(repository("tests/fuzz"))
+        .arg("--target-dir")
+        .arg(target)
+        .arg("parser")
+        .current_dir(repository(""));
+    let status = command.status().with_context(|| format!("start {command:?}"))?;
+    ensure!(status.success(), "cargo fuzz build failed; it needs nightly Rust and cargo-fuzz");
+    // cargo-fuzz builds into a folder named for the host's triple.
+    let built = fs::read_dir(target).with_context(|| format!("read {}", target.display()))?;
+    let mut built = built.filter_map(|entry| Some(entry.ok()?.path().join("release/parser")));
+    built.find(|path| path.is_file()).context("cargo fuzz build made no program")
+}
+
+fn fuzz(program: &Path, target: &Path, name: &'static str, seconds: u64) -> Result<Run> {
+    let found = target.join("corpus").join(name);
+    let artifacts = repository("tests/fuzz/artifacts").join(name);
+    for directory in [&found, &artifacts] {
+        fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    }
+    let started = Instant::now();
+    let mut command = Command::new(program);
+    command
+        .env("HAIDANG_PARSER", name)
+        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-timeout={INPUT_TIMEOUT_SECONDS}"))
+        .arg(format!("-rss_limit_mb={MEMORY_MIB_MAX}"))
+        .arg(format!("-max_len={INPUT_BYTES_MAX}"))
+        .arg("-print_final_stats=1")
+        .arg(format!("-artifact_prefix={}/", artifacts.display()))
+        .arg(&found)
+        .arg(corpus_directory(name))
+        .stdin(Stdio::null());
+    let output = command.output().with_context(|| format!("start {command:?}"))?;
+    let took = started.elapsed();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let stat = |key: &str| {
+        let line = said.lines().rev().find_map(|line| line.strip_prefix(key))?;
+        line.trim().parse().ok()
+    };
+    let crashes = entries(&artifacts)?;
+    if !output.status.success() && crashes == 0 {
+        let lines: Vec<_> = said.lines().collect();
+        bail!("{name} did not run:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+    }
+    let mut words = said.lines().rev().filter_map(|line| line.split_once(" cov: "));
+    let coverage = words.next().and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+    Ok(Run {
+        name,
+        took,
+        executions: stat("stat::number_of_executed_units:").unwrap_or_default(),
+        coverage: coverage.unwrap_or_default(),
+        inputs: entries(&found)? + entries(&corpus_directory(name))?,
+        peak_mib: stat("stat::peak_rss_mb:").unwrap_or_default(),
+        crashes,
+    })
+}
+
+fn entries(directory: &Path) -> Result<usize> {
+    let entries = fs::read_dir(directory);
+    Ok(entries.with_context(|| format!("read {}", directory.display()))?.count())
+}
+
+fn row(run: &Run) -> String {
+    let Run { name, took, executions, coverage, inputs, peak_mib, crashes } = run;
+    let seconds = took.as_secs();
+    format!(
+        "| {name} | {executions} | {seconds} | {coverage} | {inputs} | {peak_mib} | {crashes} |"
+    )
+}
+
+fn section(seconds: u64, runs: &[Run]) -> Result<String> {
+    let mut text = format!(
+        "## Fuzzing of every parser\n\n{}\n\nlibFuzzer with AddressSanitizer and debug assertions, \
+         one process, inputs up to {} KiB, {INPUT_TIMEOUT_SECONDS} s and {MEMORY_MIB_MAX} MiB an \
+         input. Seeds are in `tests/fuzz/corpus`, what earlier runs found is kept beside the \
+         build. A failure is a panic, a broken invariant, a timeout or too much memory.\n\n",
+        figures::origin(&format!("haidang-fuzz --seconds {seconds}")),
+        INPUT_BYTES_MAX >> 10,
+    );
+    text += "| parser | executions | s | edges reached | inputs | peak MiB | failures |\n";
+    text += "|---|---|---|---|---|---|---|\n";
+    for run in runs {
+        writeln!(text, "{}", row(run))?;
+    }
+    let executions: u64 = runs.iter().map(|run| run.executions).sum();
+    let took: u64 = runs.iter().map(|run| run.took.as_secs()).sum();
+    let failures: usize = runs.iter().map(|run| run.crashes).sum();
+    writeln!(text, "| **{} parsers** | {executions} | {took} | | | | {failures} |", runs.len())?;
+    Ok(text)
+}
