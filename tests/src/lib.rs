@@ -38,6 +38,7 @@ pub mod peers;
 pub mod forward;
 pub mod control;
 pub mod parsers;
+pub mod peer;
 
 /// Waits for Ctrl-C or a polite request to end.
 pub async fn interrupted() {
