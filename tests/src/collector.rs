@@ -150,6 +150,14 @@ impl Collector {
     /// When it is not ready in time, with the end of its output.
     pub async fn start_again(plan: CollectorPlan) -> Result<Self> {
         let process = Program::start("collector", &mut plan.command(&["serve"]), &plan.directory)?;
+        Self::adopt(plan, process).await
+    }
+
+    /// Takes one that was started by hand on the plan's configuration, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it is not ready in time, with the end of its output.
+    pub async fn adopt(plan: CollectorPlan, process: Program) -> Result<Self> {
         let web = match &plan.netns {
             Some(netns) => Endpoint::inside(Arc::clone(netns), plan.http),
             None => Endpoint::here(plan.http),
