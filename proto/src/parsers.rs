@@ -51,7 +51,7 @@ fn settings(bytes: &[u8]) {
     let Ok(message) = wire::Settings::decode(bytes) else { return };
     let Ok(settings) = Settings::try_from(message) else { return };
     let clamped = settings.clamped();
-    assert_eq!(clamped.clamped(), clamped);
+    assert_eq!(clamped.clone().clamped(), clamped);
     assert!(!clamped.probe_period.is_zero() && !clamped.confirm_period.is_zero());
 }
 

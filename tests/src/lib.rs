@@ -39,6 +39,8 @@ pub mod forward;
 pub mod control;
 pub mod parsers;
 pub mod peer;
+pub mod flood;
+pub mod siege;
 
 /// Waits for Ctrl-C or a polite request to end.
 pub async fn interrupted() {

@@ -74,7 +74,7 @@ async fn talkative() -> (Loopback, AgentPlan, Program, Vec<Secret>) {
     let plan = world.collector.stop().await.expect("it stops");
     let mut serve = plan.command(&["serve"]);
     let loud = "trace,h2=debug,hyper=debug";
-    serve.env("RUST_LOG", loud);
+    serve.env("HAIDANG_LOG", loud);
     let collector = Program::start("collector-loud", &mut serve, &plan.directory).expect("started");
     world.collector =
         haidang_tests::collector::Collector::adopt(plan, collector).await.expect("up");
