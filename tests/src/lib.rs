@@ -32,6 +32,7 @@ pub mod trial;
 pub mod alert_path;
 pub mod accuracy;
 pub mod loopback;
+pub mod kills;
 pub mod figures;
 pub mod pass_budget;
 pub mod peers;

@@ -1,0 +1,91 @@
+//! Looks for every record in a collector's store, after the collector has ended.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use rusqlite::{Connection, OpenFlags};
+use uuid::Uuid;
+
+use super::courier::Delivered;
+use super::on_disk::Ledger;
+
+/// The store of a collector that has ended.
+pub(super) struct Audit(Connection);
+
+/// What the store holds of a record.
+struct Found {
+    at_ms: i64,
+    /// The number that a courier put into it.
+    mark: Option<u32>,
+}
+
+impl Audit {
+    pub(super) fn open(store: &Path) -> Result<Self> {
+        let opened = Connection::open_with_flags(store, OpenFlags::SQLITE_OPEN_READ_ONLY);
+        let connection = opened.with_context(|| format!("open {}", store.display()))?;
+        let verdict: String =
+            connection.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+        ensure!(verdict == "ok", "the store is damaged: {verdict}");
+        let gaps: i64 = connection.query_row("SELECT count(*) FROM gaps", [], |row| row.get(0))?;
+        ensure!(gaps == 0, "{gaps} gaps, although nobody declared one");
+        Ok(Self(connection))
+    }
+
+    /// Every record of a courier is there once, as it was written, and so is its outage.
+    pub(super) fn courier(&self, courier: &Delivered) -> Result<()> {
+        let found = self.records(courier.journal)?;
+        let marks: Vec<_> = found.values().map(|record| record.mark).collect();
+        let written: Vec<_> = courier.written.iter().copied().map(Some).collect();
+        ensure!(
+            marks == written && found.keys().copied().eq(1..=i64::try_from(written.len())?),
+            "of {} records of {} the store holds {}, or others",
+            written.len(),
+            courier.journal,
+            found.len()
+        );
+        let outages: i64 = self.0.query_row(
+            "SELECT count(*) FROM outages o JOIN journals j ON o.journal = j.id
+             WHERE j.journal = ?1",
+            [courier.journal.as_bytes()],
+            |row| row.get(0),
+        )?;
+        let records = i64::try_from(written.len())?;
+        ensure!(outages == records, "{records} records were applied {outages} times");
+        Ok(())
+    }
+
+    /// Every record that an agent knows to be acknowledged is there, as it was on its disk.
+    /// Answers how many.
+    pub(super) fn agent(&self, ledger: &Ledger) -> Result<u64> {
+        ensure!(ledger.acknowledged.len() == 1, "a journal was begun anew");
+        let mut count = 0;
+        for (journal, acknowledged) in &ledger.acknowledged {
+            let found = self.records(*journal)?;
+            for seq in 1..=*acknowledged {
+                let record = found.get(&i64::try_from(seq)?);
+                let record = record.with_context(|| format!("{seq} of {journal} is lost"))?;
+                let written = ledger.records.get(&(*journal, seq));
+                let written = written.with_context(|| format!("{seq} was never on the disk"))?;
+                ensure!(record.at_ms == *written, "{seq} of {journal} is another record");
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    fn records(&self, journal: Uuid) -> Result<BTreeMap<i64, Found>> {
+        let mut statement = self.0.prepare(
+            "SELECT r.seq, r.at_ms, json_extract(r.body, '$.event.bad_cycles')
+             FROM records r JOIN journals j ON r.journal = j.id WHERE j.journal = ?1",
+        )?;
+        let rows = statement.query_map([journal.as_bytes()], |row| {
+            Ok((row.get(0)?, Found { at_ms: row.get(1)?, mark: row.get(2)? }))
+        })?;
+        let rows: Vec<(i64, Found)> = rows.collect::<Result<_, _>>()?;
+        let count = rows.len();
+        let found: BTreeMap<_, _> = rows.into_iter().collect();
+        ensure!(found.len() == count, "a record of {journal} is there twice");
+        Ok(found)
+    }
+}

@@ -1,0 +1,198 @@
+//! A client that delivers records as an agent would, but as fast as they are acknowledged, and
+//! not always in good order. It remembers every record that it wrote and what was acknowledged.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail, ensure};
+use haidang_proto::model::record::{Delivery, Event, Moment, Record};
+use haidang_proto::model::verdict::DownCause;
+use haidang_proto::wire;
+use haidang_proto::wire::reporting_service_client::ReportingServiceClient;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+use super::{DRAIN_TIMEOUT, Dice};
+
+/// Records of one delivery at most.
+const BATCH_MAX: u64 = 64;
+/// Records that may wait for their acknowledgement.
+const WAITING_MAX: u64 = 256;
+/// As the agent's.
+const DELIVERY_DEADLINE: Duration = Duration::from_secs(5);
+/// Between attempts while the collector is dead.
+const PAUSE: Duration = Duration::from_millis(30);
+
+/// A courier with its own journal, kept in memory: couriers are not killed.
+pub(super) struct Courier {
+    client: ReportingServiceClient<Channel>,
+    done: Delivered,
+    acknowledged: u64,
+}
+
+/// What a courier delivered.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    pub(super) journal: Uuid,
+    /// The mark of each record; the first has number 1.
+    pub(super) written: Vec<u32>,
+    /// Acknowledged and failed.
+    pub(super) deliveries: [u64; 2],
+    /// Repeated and ahead of a hole.
+    pub(super) disturbed: [u64; 2],
+}
+
+impl Courier {
+    pub(super) fn new(identity: &Path, collector: SocketAddr, journal: Uuid) -> Result<Self> {
+        let tls = TlsConnector::from(Arc::new(tls(identity)?));
+        let connector = tower::service_fn(move |_: http::Uri| {
+            let tls = tls.clone();
+            async move {
+                let stream = TcpStream::connect(collector).await?;
+                stream.set_nodelay(true)?;
+                let name = ServerName::IpAddress(collector.ip().into());
+                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+            }
+        });
+        let channel = Endpoint::from_static("http://collector.invalid")
+            .connect_with_connector_lazy(connector);
+        let done =
+            Delivered { journal, written: Vec::new(), deliveries: [0; 2], disturbed: [0; 2] };
+        Ok(Self { client: ReportingServiceClient::new(channel), done, acknowledged: 0 })
+    }
+
+    /// Writes and delivers until it is stopped, then delivers the rest.
+    pub(super) async fn run(
+        mut self,
+        mut dice: Dice,
+        stop: CancellationToken,
+    ) -> Result<Delivered> {
+        while !stop.is_cancelled() {
+            while self.waiting() < WAITING_MAX {
+                self.done.written.push(u32::try_from(dice.within(1..1 << 31))?);
+            }
+            let begin = match dice.within(0..8) {
+                0 if self.acknowledged > 0 => {
+                    self.done.disturbed[0] += 1;
+                    let back = dice.within(1..self.acknowledged.min(2 * BATCH_MAX) + 1);
+                    self.acknowledged + 1 - back
+                }
+                1 => {
+                    self.done.disturbed[1] += 1;
+                    self.acknowledged + 1 + dice.within(1..BATCH_MAX)
+                }
+                _ => self.acknowledged + 1,
+            };
+            let length = dice.within(1..BATCH_MAX + 1);
+            self.deliver(begin, length).await?;
+        }
+        let began = tokio::time::Instant::now();
+        while self.waiting() > 0 {
+            self.deliver(self.acknowledged + 1, BATCH_MAX).await?;
+            ensure!(began.elapsed() < DRAIN_TIMEOUT, "{} records still wait", self.waiting());
+        }
+        Ok(self.done)
+    }
+
+    fn waiting(&self) -> u64 {
+        self.done.written.len() as u64 - self.acknowledged
+    }
+
+    async fn deliver(&mut self, begin: u64, length: u64) -> Result<()> {
+        let last = (begin + length - 1).min(self.done.written.len() as u64);
+        let records = (begin..=last).map(|seq| record(seq, self.done.written[seq as usize - 1]));
+        let delivery =
+            Delivery { journal_id: self.done.journal, first_seq: 1, records: records.collect() };
+        let request = wire::DeliverRequest::from(delivery);
+        let call = tokio::time::timeout(DELIVERY_DEADLINE, self.client.deliver(request));
+        let Ok(Ok(answer)) = call.await else {
+            self.done.deliveries[1] += 1;
+            tokio::time::sleep(PAUSE).await;
+            return Ok(());
+        };
+        self.done.deliveries[0] += 1;
+        let seq = answer.into_inner().acknowledged_seq;
+        if seq < self.acknowledged {
+            bail!("{} was acknowledged before, and now only {seq}", self.acknowledged);
+        }
+        ensure!(seq <= self.done.written.len() as u64, "{seq} was acknowledged, and never sent");
+        self.acknowledged = seq;
+        Ok(())
+    }
+}
+
+pub(super) fn record(seq: u64, mark: u32) -> Record {
+    let at = Moment {
+        boot_id: Uuid::nil(),
+        boottime: Duration::from_secs(seq),
+        wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000 + seq),
+    };
+    let event = Event::ShortOutage { first_seen: at, bad_cycles: mark, cause: DownCause::LinkDown };
+    Record { seq, at, event }
+}
+
+fn tls(identity: &Path) -> Result<ClientConfig> {
+    let chain = CertificateDer::pem_file_iter(identity.join("chain.pem"))
+        .context("open the certificate")?
+        .collect::<Result<Vec<_>, _>>()
+        .context("read the certificate")?;
+    let key = PrivateKeyDer::from_pem_file(identity.join("key.pem")).context("read the key")?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Loopback(provider)))
+        .with_client_auth_cert(chain, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Whoever answers on the loopback port that the harness opened is the collector.
+#[derive(Debug)]
+struct Loopback(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Loopback {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.3 was agreed on".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
