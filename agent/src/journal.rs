@@ -27,7 +27,7 @@ mod reading;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -355,11 +355,7 @@ impl Journal {
         self.mend()?;
         let newest = newest(&mut self.segments);
         self.is_newest_soiled = true;
-        self.newest.write_all(bytes).map_err(|source| JournalError::Disk {
-            action: "write to",
-            path: self.directory.path().join(segment_name(newest.first_seq)),
-            source,
-        })?;
+        self.directory.write(&mut self.newest, &segment_name(newest.first_seq), bytes)?;
         self.is_newest_soiled = false;
         newest.bytes += bytes.len() as u64;
         Ok(())

@@ -72,6 +72,8 @@ impl Directory {
     /// Makes a segment and its entry durable before it returns.
     pub(super) fn create(&self, name: &str, header: &[u8]) -> Result<File, JournalError> {
         let path = self.path.join(name);
+        #[cfg(test)]
+        self.operates(&path)?;
         let mut file = OpenOptions::new()
             .create(true)
             .truncate(true)
@@ -79,14 +81,29 @@ impl Directory {
             .mode(0o600)
             .open(&path)
             .map_err(failed("create", &path))?;
-        file.write_all(header).map_err(failed("write to", &path))?;
+        self.write(&mut file, name, header)?;
         self.sync(&file, name, header.len() as u64)?;
         self.sync_entries()?;
         self.open_to_append(name)
     }
 
+    /// Writes to the end of a segment, where a power cut can still take it back.
+    pub(super) fn write(
+        &self,
+        file: &mut File,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(), JournalError> {
+        let path = self.path.join(name);
+        #[cfg(test)]
+        self.operates(&path).inspect_err(|_| file.write_all(&bytes[..bytes.len() / 2]).unwrap())?;
+        file.write_all(bytes).map_err(failed("write to", &path))
+    }
+
     /// Makes the first `bytes` bytes of a segment, all there are, durable.
     pub(super) fn sync(&self, file: &File, name: &str, bytes: u64) -> Result<(), JournalError> {
+        #[cfg(test)]
+        self.operates(&self.path.join(name))?;
         file.sync_data().map_err(failed("sync", &self.path.join(name)))?;
         #[cfg(test)]
         self.ledger.borrow_mut().synced(name, bytes);
@@ -96,12 +113,16 @@ impl Directory {
     }
 
     pub(super) fn truncate(&self, file: &File, name: &str, bytes: u64) -> Result<(), JournalError> {
+        #[cfg(test)]
+        self.operates(&self.path.join(name))?;
         file.set_len(bytes).map_err(failed("truncate", &self.path.join(name)))?;
         self.sync(file, name, bytes)
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<(), JournalError> {
         let path = self.path.join(name);
+        #[cfg(test)]
+        self.operates(&path)?;
         fs::remove_file(&path).map_err(failed("remove", &path))?;
         self.sync_entries()
     }
@@ -132,10 +153,24 @@ impl Directory {
     }
 
     fn sync_entries(&self) -> Result<(), JournalError> {
+        #[cfg(test)]
+        self.operates(&self.path)?;
         sync_directory(&self.path)?;
         #[cfg(test)]
         self.ledger.borrow_mut().entries_synced(&self.path);
         Ok(())
+    }
+
+    /// Fails once the disk has done as many operations as it was told.
+    #[cfg(test)]
+    fn operates(&self, path: &Path) -> Result<(), JournalError> {
+        self.ledger.borrow_mut().operate().map_err(failed("use the dead disk at", path))
+    }
+
+    /// Lets the disk die after so many operations: a write then ends half-way.
+    #[cfg(test)]
+    pub(super) fn dies_after(&self, operations: u32) {
+        self.ledger.borrow_mut().operations_left = Some(operations);
     }
 
     /// What a power cut leaves of the directory: only what was synced.
@@ -157,6 +192,7 @@ fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> JournalErr
 mod ledger {
     use std::collections::{HashMap, HashSet};
     use std::fs::{self, OpenOptions};
+    use std::io;
     use std::path::Path;
 
     /// What a power cut could not take.
@@ -164,6 +200,8 @@ mod ledger {
     pub(super) struct Ledger {
         bytes: HashMap<String, u64>,
         entries: HashSet<String>,
+        /// Until the disk dies; `None` while it is to live.
+        pub(super) operations_left: Option<u32>,
     }
 
     impl Ledger {
@@ -176,6 +214,13 @@ mod ledger {
             }
             ledger.entries_synced(directory);
             ledger
+        }
+
+        pub(super) fn operate(&mut self) -> io::Result<()> {
+            if let Some(left) = &mut self.operations_left {
+                *left = left.checked_sub(1).ok_or_else(|| io::Error::other("the power is off"))?;
+            }
+            Ok(())
         }
 
         pub(super) fn synced(&mut self, name: &str, bytes: u64) {
