@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{StoreError, schema};
@@ -297,7 +297,10 @@ impl StoreThread {
         began: Instant,
         settles: &mut Vec<Settle>,
     ) -> Result<(), StoreError> {
-        let transaction = match self.connection.transaction() {
+        // Begun as a writer, so that a store which is locked or read-only fails here and shows as
+        // down. Begun as a reader, each job would fail by itself and an empty commit succeed.
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = match begun {
             Ok(transaction) => transaction,
             Err(error) => {
                 let error = StoreError::from(error);
