@@ -4,7 +4,7 @@
 //! (`core_services`), the network and its faults (`topology`, `fault`, `process_fault`), real programs (`program`,
 //! `binaries`, `collector`, `agent`, `monitoring`, `webhook`), what is read from them (`web`,
 //! `exposition`, `expressions`), and whole worlds: `laboratory`, `alert_path` and `accuracy` in namespaces, `loopback`
-//! without root. `pass_budget` measures the posture pass of a running agent, `peers` sets our checks beside other tools'. `forward` and `control` make a laboratory usable from a shell.
+//! without root, `load` with thousands of agents. `pass_budget` measures the posture pass of a running agent, `peers` sets our checks beside other tools'. `forward` and `control` make a laboratory usable from a shell.
 
 pub mod netns;
 mod tun;
@@ -33,6 +33,7 @@ pub mod alert_path;
 pub mod accuracy;
 pub mod loopback;
 pub mod kills;
+pub mod load;
 pub mod figures;
 pub mod pass_budget;
 pub mod peers;

@@ -1,0 +1,155 @@
+//! One simulated agent: a connection from its own address, and reports as a healthy agent sends
+//! them. Sessions are not resumed: every connection pays a full handshake.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result};
+use haidang_proto::model::host::HostFacts;
+use haidang_proto::model::quality::{Quality, RttHistogram};
+use haidang_proto::model::report::{Connectivity, JournalStatus, Report};
+use haidang_proto::model::verdict::Verdict;
+use haidang_proto::wire;
+use haidang_proto::wire::reporting_service_client::ReportingServiceClient;
+use hyper_util::rt::TokioIo;
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpSocket;
+use tokio_rustls::TlsConnector;
+use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
+
+use super::fleet::LoadAgent;
+
+/// Connection, handshake and first report, on two processors that the clients share.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// One report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A connected agent.
+#[derive(Debug)]
+pub(super) struct Client {
+    service: ReportingServiceClient<Channel>,
+    process_nonce: [u8; 16],
+    machine_fingerprint: [u8; 32],
+    sequence: AtomicU64,
+}
+
+impl Client {
+    /// Connects, and sends a first report with what a collector wants to know of a machine.
+    pub(super) async fn connect(agent: LoadAgent, address: SocketAddr) -> Result<Self> {
+        let LoadAgent { source, machine_fingerprint, certificate, key, roots } = agent;
+        let mut tls =
+            rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13])?
+                .with_root_certificates(roots)
+                .with_client_auth_cert(vec![certificate], key.into())?;
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        tls.resumption = Resumption::disabled();
+        let channel = tokio::time::timeout(CONNECT_TIMEOUT, channel(source, address, tls));
+        let channel = channel.await.context("no connection in time")??;
+        let client = Self {
+            service: ReportingServiceClient::new(channel),
+            process_nonce: Uuid::new_v4().into_bytes(),
+            machine_fingerprint,
+            sequence: AtomicU64::new(1),
+        };
+        let first = tokio::time::timeout(CONNECT_TIMEOUT, client.send(Some(host())));
+        first.await.context("no answer to the first report in time")??;
+        Ok(client)
+    }
+
+    /// Sends the next report, and says how long the answer took.
+    pub(super) fn report(&self) -> impl Future<Output = Result<Duration>> + Send + use<> {
+        let sending = self.send(None);
+        async move {
+            let began = Instant::now();
+            let answer = tokio::time::timeout(REPORT_TIMEOUT, sending).await;
+            answer.context("no answer in time")??;
+            Ok(began.elapsed())
+        }
+    }
+
+    fn send(
+        &self,
+        host: Option<HostFacts>,
+    ) -> impl Future<Output = Result<(), tonic::Status>> + Send + use<> {
+        let report = Report {
+            process_nonce: self.process_nonce,
+            machine_fingerprint: self.machine_fingerprint,
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
+            sent_at: SystemTime::now(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+            settings_version: 1,
+            trust_bundle_version: 1,
+            connectivity: connectivity(),
+            journal: JournalStatus::default(),
+            host,
+        };
+        let mut service = self.service.clone();
+        async move { service.report(wire::ReportRequest::from(report)).await.map(|_| ()) }
+    }
+}
+
+async fn channel(
+    source: std::net::Ipv4Addr,
+    address: SocketAddr,
+    tls: rustls::ClientConfig,
+) -> Result<Channel> {
+    let socket = TcpSocket::new_v4().context("open a socket; see `ulimit -n`")?;
+    socket.bind((source, 0).into()).with_context(|| format!("bind to {source}"))?;
+    let stream = socket.connect(address).await.with_context(|| format!("connect to {address}"))?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::IpAddress(address.ip().into());
+    let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
+    let mut stream = Some(TokioIo::new(stream));
+    let once = tower::service_fn(move |_: http::Uri| {
+        let stream = stream.take();
+        async move { stream.ok_or_else(|| std::io::Error::other("the connection has ended")) }
+    });
+    let endpoint = Endpoint::from_static("http://collector.invalid");
+    Ok(endpoint.connect_with_connector(once).await?)
+}
+
+/// Ten seconds of a good path: five echoes to two anchors.
+fn connectivity() -> Connectivity {
+    let mut rtt = RttHistogram::default();
+    for us in [310, 325, 330, 350, 410] {
+        rtt.record(Duration::from_micros(us));
+    }
+    Connectivity {
+        verdict: Verdict::Connected,
+        verdict_age: Duration::from_secs(600),
+        flags: Default::default(),
+        quality: Quality {
+            window: Duration::from_secs(10),
+            sent: 5,
+            received: 5,
+            rtt,
+            rtt_min: Some(Duration::from_micros(310)),
+            ipdv_abs_sum: Duration::from_micros(100),
+            ipdv_count: 4,
+            ..Quality::default()
+        },
+        evidence: Vec::new(),
+        surroundings: Vec::new(),
+    }
+}
+
+fn host() -> HostFacts {
+    HostFacts {
+        hostname: "load".into(),
+        os: "Debian GNU/Linux 12".into(),
+        kernel: "6.1.0-29-amd64".into(),
+        architecture: "x86_64".into(),
+        cpus: 4,
+        memory_bytes: 8 << 30,
+        memory_available_bytes: 4 << 30,
+        root_disk_bytes: 256 << 30,
+        root_disk_available_bytes: 128 << 30,
+        uptime_seconds: 3_600,
+    }
+}
