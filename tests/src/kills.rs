@@ -156,7 +156,7 @@ fn enrolled(world: &Loopback, agency: &str, number: u8) -> Result<Courier> {
     let output = plan.enrol(&world.collector.create_token(agency, 1, "1h")?)?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let identity = plan.state_dir().join("identity");
-    Courier::new(&identity, world.collector.plan.dedicated, Uuid::new_v4())
+    Courier::new(&identity, world.collector.plan.dedicated[0], Uuid::new_v4())
 }
 
 /// Has an agent deliver all it holds, stops it, and reads its journal for the last time.

@@ -4,7 +4,10 @@
 //! (`core_services`), the network and its faults (`topology`, `fault`, `process_fault`), real programs (`program`,
 //! `binaries`, `collector`, `agent`, `monitoring`, `webhook`), what is read from them (`web`,
 //! `exposition`, `expressions`), and whole worlds: `laboratory`, `alert_path` and `accuracy` in namespaces, `loopback`
-//! without root, `load` with thousands of agents. `pass_budget` measures the posture pass of a running agent, `peers` sets our checks beside other tools'. `forward` and `control` make a laboratory usable from a shell.
+//! without root, `load` with thousands of agents, `kills` that end them at random. `trial` runs scenarios,
+//! `pass_budget` measures the posture pass of a running agent, `peers` sets our checks beside other tools'.
+//! `parsers` names every parser of outside bytes; `peer`, `flood` and `siege` are what a collector endures.
+//! `forward` and `control` make a laboratory usable from a shell.
 
 pub mod netns;
 mod tun;

@@ -203,6 +203,7 @@ pub fn report(nonce: [u8; 16], sequence: u64) -> wire::ReportRequest {
         flags: Flags::default(),
         quality: Quality::default(),
         evidence: Vec::new(),
+        surroundings: Vec::new(),
     };
     wire::ReportRequest::from(Report {
         process_nonce: nonce,

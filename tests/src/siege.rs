@@ -81,7 +81,7 @@ impl Siege {
     /// # Errors
     /// When the collector or the honest agent does not endure it.
     pub async fn flood(&mut self, flood: Flood, lasting: Duration) -> Result<Endured> {
-        let to = self.world.collector.plan.dedicated;
+        let to = self.world.collector.plan.dedicated[0];
         let attacker = Arc::clone(&self.attacker);
         let identity = &attacker.identity;
         let attack = async {
@@ -104,7 +104,7 @@ impl Siege {
     /// # Errors
     /// As [`Siege::flood`].
     pub async fn half_open(&mut self, count: usize) -> Result<Endured> {
-        let to = self.world.collector.plan.dedicated;
+        let to = self.world.collector.plan.dedicated[0];
         let attack = async {
             let mut held = Vec::with_capacity(count);
             for number in 0..count {
@@ -182,7 +182,7 @@ impl Siege {
     /// A machine that nobody has seen before makes a connection and reports.
     async fn newcomer(&self) -> Result<Duration> {
         let started = Instant::now();
-        let to = self.world.collector.plan.dedicated;
+        let to = self.world.collector.plan.dedicated[0];
         let from = IpAddr::V4(Ipv4Addr::new(127, 18, 11, 77));
         let mut session = Session::open(from, to, Some(&self.attacker.identity)).await?;
         let told = session.call(REPORT, &report([1; 16], 1), &[]).await?;

@@ -26,6 +26,9 @@ const INSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 18, 11, 66));
 const DEADLINE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
+/// Names and values.
+type Headers = &'static [(&'static str, &'static str)];
+
 /// A collector, and an honest agent of [`OTHER`].
 struct World {
     loopback: Loopback,
@@ -45,12 +48,12 @@ impl World {
     }
 
     fn dedicated(&self) -> SocketAddr {
-        self.loopback.collector.plan.dedicated
+        self.loopback.collector.plan.dedicated[0]
     }
 
     fn tls_ports(&self) -> [SocketAddr; 3] {
         let plan = &self.loopback.collector.plan;
-        [plan.dedicated, plan.enrolment, plan.recovery]
+        [plan.dedicated[0], plan.enrolment, plan.recovery]
     }
 
     /// How often it was refused for a reason, or for one of several between bars.
@@ -314,8 +317,8 @@ async fn no_message_gets_past_its_limits() {
     let compressed = Bytes::from([&[1], &bomb[1..]].concat());
     // Groups of an unknown field, one inside the other, up to the size of a message.
     let nested = framed(&[0xa3, 0x06].repeat(500_000));
-    let gzip: &[(&str, &str)] = &[("grpc-encoding", "gzip")];
-    let cases: [(&str, &str, Bytes, &[(&str, &str)]); 6] = [
+    let gzip: Headers = &[("grpc-encoding", "gzip")];
+    let cases: [(&str, &str, Bytes, Headers); 6] = [
         ("a message of 1 GiB", "too_large", gibibyte.into(), &[]),
         ("a truncated message", "malformed", framed(&whole[..whole.len() - 3]), &[]),
         ("a nested message", "malformed", nested, &[]),

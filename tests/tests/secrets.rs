@@ -35,7 +35,7 @@ impl Secret {
         // Base64 of a part depends on where in the whole it stands; the middle of each is stable.
         let shifted = (0..3).map(|lead| {
             let text = STANDARD_NO_PAD.encode([&vec![0; lead], bytes].concat());
-            text[4..text.len() - 4].as_bytes().to_vec()
+            text.as_bytes()[4..text.len() - 4].to_vec()
         });
         let mut forms: Vec<Vec<u8>> = shifted.collect();
         forms.push(bytes.to_vec());
