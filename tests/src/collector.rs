@@ -233,7 +233,9 @@ impl Collector {
         let output = self.process.output().to_owned();
         let status = self.process.stop().await?;
         if !status.success() {
-            bail!("the collector stopped with {status}; see {}", output.display());
+            let said = fs::read_to_string(&output).unwrap_or_default();
+            let last: Vec<_> = said.lines().rev().take(15).collect();
+            bail!("the collector stopped with {status}; last first:\n{}", last.join("\n"));
         }
         Ok(self.plan)
     }
