@@ -306,6 +306,8 @@ impl Collector {
             "the collector serves"
         );
         let fault = tokio::select! {
+            // A part that has already ended because it was told to is no fault.
+            biased;
             () = stop.cancelled() => None,
             fault = edge.first_to_end() => Some(fault),
             fault = core.first_to_end() => Some(fault),
