@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -274,14 +275,28 @@ impl AgencySeen {
     }
 }
 
-/// A free TCP port of an address, found by asking the kernel for one.
+/// Ports that no connection is given as its own: below Linux's range for those (32768 to 60999,
+/// `ip_local_port_range` in ip(7)).
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// A free TCP port of an address. No two callers of this process get the same, and what another
+/// test connects from cannot take it before it is listened on.
 ///
 /// # Errors
-/// When the address is not this machine's.
+/// When none is left.
 pub fn free_port(address: IpAddr) -> Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind((address, 0))
-        .with_context(|| format!("find a free port on {address}"))?;
-    listener.local_addr().context("ask for the port")
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(PORTS.end - PORTS.start);
+    // Other processes begin elsewhere.
+    let first = std::process::id().wrapping_mul(97);
+    for _ in 0..count {
+        let offset = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = PORTS.start + u16::try_from(offset).context("an offset within the ports")?;
+        if std::net::TcpListener::bind((address, port)).is_ok() {
+            return Ok((address, port).into());
+        }
+    }
+    bail!("no port from {} to {} is free on {address}", PORTS.start, PORTS.end)
 }
 
 fn text(bytes: &[u8]) -> String {
