@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use haidang_agent::posture::catalogue::Privilege;
+use haidang_agent::posture::pass::Guidance;
 use haidang_agent::posture::{Catalogue, checks};
 use haidang_proto::model::posture::CheckId;
 use haidang_tests::binaries::Binaries;
@@ -171,7 +172,10 @@ async fn a_reader_without_its_capability_says_so_and_nothing_passes() {
 }
 
 /// Asks the posture reader as the agent does.
-fn told(socket: &Path, question: &str) -> Option<Answers> {
+/// Asks for checks by name, under what an agent without a collector knows.
+fn told(socket: &Path, names: &str) -> Option<Answers> {
+    let guidance = serde_json::to_string(&Guidance::default()).expect("a value");
+    let question = format!("{guidance}\n{names}");
     let mut stream = UnixStream::connect(socket).expect("connected");
     stream.set_read_timeout(Some(Duration::from_secs(150))).expect("set");
     stream.write_all(question.as_bytes()).expect("asked");
@@ -215,7 +219,7 @@ async fn the_readers_with_one_capability_each_say_what_root_says() {
     place.netns.nft("flush ruleset\n").expect("flushed");
     assert_eq!(firewall(&told_firewall()), ("fail", "absent"));
     assert_eq!(told(&socket, "no_such_check\n"), None, "nonsense is answered with nothing");
-    assert_eq!(told(&socket, &every.repeat(8)), None, "and so is too long a question");
+    assert_eq!(told(&socket, &every.repeat(40)), None, "and so is too long a question");
     for reader in [posture, netfilter] {
         reader.stop().await.expect("stopped");
     }
