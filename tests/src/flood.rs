@@ -125,7 +125,7 @@ pub async fn pour(
     while Instant::now() < until {
         let stream = match connect(from, to, Some(identity), &[H2]).await {
             Ok(stream) => stream,
-            Err(error) if poured.connections == 0 => return Err(error),
+            Err(error) if poured.connections == 0 && Instant::now() >= until => return Err(error),
             // Busy with the others of the flood.
             Err(_) => {
                 tokio::time::sleep(RECONNECT_PAUSE).await;

@@ -179,15 +179,22 @@ impl Siege {
         Ok(())
     }
 
-    /// A machine that nobody has seen before makes a connection and reports.
+    /// A machine that nobody has seen before makes a connection and reports; when that fails, it
+    /// tries again, as an agent does.
     async fn newcomer(&self) -> Result<Duration> {
-        let started = Instant::now();
         let to = self.world.collector.plan.dedicated[0];
         let from = IpAddr::V4(Ipv4Addr::new(127, 18, 11, 77));
-        let mut session = Session::open(from, to, Some(&self.attacker.identity)).await?;
-        let told = session.call(REPORT, &report([1; 16], 1), &[]).await?;
-        ensure!(told.status == "0", "an honest report was refused: {told:?}");
-        Ok(started.elapsed())
+        let ((), took) = wait::until("a newcomer's report", REPORT_DEADLINE, || async {
+            let attempt = async {
+                let mut session = Session::open(from, to, Some(&self.attacker.identity)).await?;
+                let told = session.call(REPORT, &report([1; 16], 1), &[]).await?;
+                ensure!(told.status == "0", "an honest report was refused: {told:?}");
+                Ok(())
+            };
+            attempt.await.map_err(|error| format!("{error:#}"))
+        })
+        .await?;
+        Ok(took)
     }
 
     async fn honest_reports_beyond(&self, count: u64) -> Result<Seen> {
