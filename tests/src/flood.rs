@@ -109,10 +109,11 @@ pub struct Poured {
     pub bytes: u64,
 }
 
-/// Sends a flood over one connection after the other until the moment.
+/// Sends a flood over one connection after the other until the moment; a connection that is not
+/// made is tried again.
 ///
 /// # Errors
-/// When the server cannot be reached at all.
+/// What goes wrong otherwise than by the server's doing.
 pub async fn pour(
     flood: Flood,
     from: IpAddr,
@@ -125,8 +126,7 @@ pub async fn pour(
     while Instant::now() < until {
         let stream = match connect(from, to, Some(identity), &[H2]).await {
             Ok(stream) => stream,
-            Err(error) if poured.connections == 0 && Instant::now() >= until => return Err(error),
-            // Busy with the others of the flood.
+            // Busy with the others of the flood; the caller looks whether any got through.
             Err(_) => {
                 tokio::time::sleep(RECONNECT_PAUSE).await;
                 continue;
