@@ -124,13 +124,10 @@ pub async fn pour(
     let mut poured = Poured::default();
     let deadline = tokio::time::Instant::from_std(until);
     while Instant::now() < until {
-        let stream = match connect(from, to, Some(identity), &[H2]).await {
-            Ok(stream) => stream,
-            // Busy with the others of the flood; the caller looks whether any got through.
-            Err(_) => {
-                tokio::time::sleep(RECONNECT_PAUSE).await;
-                continue;
-            }
+        // Busy with the others of the flood; the caller looks whether any got through.
+        let Ok(stream) = connect(from, to, Some(identity), &[H2]).await else {
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+            continue;
         };
         poured.connections += 1;
         let (mut read, mut write) = tokio::io::split(stream);
