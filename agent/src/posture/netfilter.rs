@@ -3,35 +3,37 @@
 //!
 //! Layout: `include/uapi/linux/netfilter/nfnetlink.h` and `nf_tables.h`. A message's type is the
 //! subsystem (10) and the message; its payload begins with `struct nfgenmsg`, whose first byte is
-//! the family. Numbers in attributes are big-endian. The three dumps (tables, chains, rules) are
-//! parsed one behind the other, so a recording is their concatenation.
+//! the family. Numbers in attributes are big-endian. The dumps (tables, chains, rules, sets, the
+//! elements of each set) are parsed one behind the other, so a recording is their concatenation.
 
 use std::collections::{HashMap, HashSet};
 
-use rustix::net::netlink::NETFILTER;
-
 use super::finding::Unknown;
-use super::netlink::{Misshapen, attributes, dump, messages, read_text};
+use super::netlink::{Misshapen, attributes, messages, read_text};
 
 mod clause;
+mod dumps;
 mod reach;
+mod register;
 mod rule;
+mod set;
 
+pub use dumps::{ask, record};
 pub use reach::Reach;
 
 use clause::{Clause, clause};
-use rule::{Effect, effect};
+use rule::{Effect, effect, first};
+use set::{Head, Set, head};
 
 /// Calls from chain to chain that are followed; the kernel allows 16 (`NFT_JUMP_STACK_SIZE`).
 const JUMPS_MAX: usize = 16;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEWTABLE: u16 = SUBSYSTEM;
-const GETTABLE: u16 = SUBSYSTEM | 1;
 const NEWCHAIN: u16 = SUBSYSTEM | 3;
-const GETCHAIN: u16 = SUBSYSTEM | 4;
 const NEWRULE: u16 = SUBSYSTEM | 6;
-const GETRULE: u16 = SUBSYSTEM | 7;
+const NEWSET: u16 = SUBSYSTEM | 9;
+const NEWSETELEM: u16 = SUBSYSTEM | 12;
 /// Behind the header: family, version, resource id.
 const GENMSG_BYTES: usize = 4;
 
@@ -48,10 +50,12 @@ const VERDICT_DROP: u32 = 0;
 pub struct Ruleset {
     dormant: HashSet<TableKey>,
     chains: HashMap<ChainKey, Chain>,
+    sets: HashMap<SetKey, Set>,
 }
 
 type TableKey = (u8, String);
 type ChainKey = (u8, String, String);
+type SetKey = (u8, String, String);
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Chain {
@@ -88,27 +92,10 @@ pub enum Inbound {
     Unseen,
 }
 
-/// Dumps tables, chains and rules of this kernel. Needs CAP_NET_ADMIN.
-///
-/// # Errors
-/// [`Unknown::PermissionDenied`] without it.
-pub fn ask() -> Result<Ruleset, Unknown> {
-    parse(&record()?)
-}
-
-/// The three dumps, one behind the other.
-///
-/// # Errors
-/// As [`ask`].
-pub fn record() -> Result<Vec<u8>, Unknown> {
-    let all_families = [0_u8; GENMSG_BYTES];
-    let mut bytes = Vec::new();
-    for (kind, what) in
-        [(GETTABLE, "nftables tables"), (GETCHAIN, "nftables chains"), (GETRULE, "nftables rules")]
-    {
-        bytes.extend(dump(Some(NETFILTER), kind, &all_families, what)?);
-    }
-    Ok(bytes)
+/// The family, and what follows `struct nfgenmsg`.
+fn genmsg(payload: &[u8]) -> Result<(u8, &[u8]), Misshapen> {
+    let body = payload.get(GENMSG_BYTES..).ok_or(Misshapen("nfgenmsg"))?;
+    Ok((payload[0], body))
 }
 
 /// Takes the dumps apart.
@@ -119,15 +106,17 @@ pub fn parse(bytes: &[u8]) -> Result<Ruleset, Unknown> {
     let mut ruleset = Ruleset::default();
     for message in messages(bytes) {
         let message = message?;
-        let body = message.payload.get(GENMSG_BYTES..).ok_or(Misshapen("nfgenmsg"))?;
-        let family = message.payload[0];
+        let (family, body) = genmsg(message.payload)?;
         match message.kind {
             NEWTABLE => ruleset.table(family, body)?,
             NEWCHAIN => ruleset.chain(family, body)?,
             NEWRULE => ruleset.rule(family, body)?,
+            NEWSET => ruleset.set(family, body)?,
+            NEWSETELEM => ruleset.elements(family, body)?,
             _ => {}
         }
     }
+    ruleset.sets.values_mut().for_each(Set::close);
     Ok(ruleset)
 }
 
@@ -265,6 +254,22 @@ impl Ruleset {
         let chain = self.chains.entry((family, table, chain)).or_default();
         chain.rules.push(effect);
         chain.clauses.push(clause);
+        Ok(())
+    }
+
+    fn set(&mut self, family: u8, body: &[u8]) -> Result<(), Misshapen> {
+        let Head { table, name, set, .. } = head(body)?;
+        self.sets.insert((family, read_text(table), read_text(name)), set);
+        Ok(())
+    }
+
+    /// Elements of a set whose head was told before.
+    fn elements(&mut self, family: u8, body: &[u8]) -> Result<(), Misshapen> {
+        let text = |kind| Ok(first(body, kind)?.map(|text| read_text(text.value)));
+        let key = (family, text(1)?.unwrap_or_default(), text(2)?.unwrap_or_default());
+        if let Some(set) = self.sets.get_mut(&key) {
+            set.extend(first(body, 3)?.map_or(&[], |list| list.value))?;
+        }
         Ok(())
     }
 }

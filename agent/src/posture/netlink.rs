@@ -109,6 +109,17 @@ fn take_attribute(bytes: &[u8]) -> Result<(Attribute<'_>, &[u8]), Misshapen> {
     Ok((Attribute { kind, value }, bytes.get(aligned(length)..).unwrap_or(&[])))
 }
 
+/// An attribute to ask with; `value` is a name, its NUL included.
+pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = ATTRIBUTE_HEADER_BYTES + value.len();
+    let mut bytes = Vec::with_capacity(aligned(length));
+    bytes.extend((length as u16).to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(aligned(length), 0);
+    bytes
+}
+
 const fn aligned(length: usize) -> usize {
     length.saturating_add(3) & !3
 }

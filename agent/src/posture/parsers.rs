@@ -100,6 +100,8 @@ fn firewall(bytes: &[u8]) {
     let _ = rules.inbound(netfilter::Family::V4);
     let _ = rules.inbound(netfilter::Family::V6);
     let _ = rules.is_empty();
+    let _ = rules.reach(netfilter::Family::V4, Transport::Tcp, 22);
+    let _ = rules.reach(netfilter::Family::V6, Transport::Udp, 5353);
 }
 
 fn sockets(bytes: &[u8]) {

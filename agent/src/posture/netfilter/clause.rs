@@ -1,23 +1,23 @@
 //! What one rule does with a stranger's new connection to a port of this machine.
 //!
 //! Conditions on transport, port, family, connection state, kind of address and loopback are
-//! read, whether nft or iptables-nft wrote them. Everything else (source addresses, sets, maps,
-//! limits) is kept as a condition of which only its kind is known, so that nothing rests on it.
+//! read, whether nft or iptables-nft wrote them, and whether they stand in the rule or in a set or
+//! a map. Everything else (source addresses, limits) is kept as a condition of which only its kind
+//! is known, so that nothing rests on it.
 //!
 //! Layout: `nf_tables.h`, and `xt_tcpudp.h`, `xt_multiport.h`, `xt_conntrack.h`, `xt_addrtype.h`.
 
-use std::collections::HashMap;
-
-use super::super::listeners::Transport;
 use super::super::netlink::{Misshapen, attributes, read_text, read_u32};
+use super::number;
+use super::register::{Arrival, LOOPBACK_INDEX, Loaded, NEW, Part, RTN_LOCAL, Registers};
 use super::rule::{Effect, expression, first, verdict};
-use super::{FAMILY_IPV4, FAMILY_IPV6, Family, number};
+use super::set::{Found, Set};
 
 /// A rule: when all conditions hold, its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Clause {
     conditions: Vec<Condition>,
-    pub(super) end: End,
+    end: End,
 }
 
 /// What a rule comes to.
@@ -27,16 +27,27 @@ pub(super) enum End {
     Next,
     /// A verdict that is read.
     Known(Effect),
-    /// A verdict out of a map, or by a program: what it is made by.
+    /// A verdict out of a map.
+    Looked { up: Key },
+    /// A verdict by a program, or what else is not read: what it is made by.
     Unread(&'static str),
 }
 
-/// A connection as it arrives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Arrival {
-    pub(super) family: Family,
-    pub(super) transport: Transport,
-    pub(super) port: u16,
+/// What is looked up, and in which set or map of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    set: String,
+    parts: Vec<Part>,
+}
+
+impl End {
+    /// Where a verdict leads.
+    pub(super) fn of(effect: Effect) -> Self {
+        match effect {
+            Effect::Conditional => Self::Unread("queue"),
+            effect => Self::Known(effect),
+        }
+    }
 }
 
 /// Whether something happens.
@@ -55,16 +66,22 @@ enum Condition {
     Protocol { number: u8, is_negated: bool },
     Family { number: u8, is_negated: bool },
     Ports { ranges: Vec<(u16, u16)>, is_negated: bool },
+    Among { key: Key, is_negated: bool },
     Never,
     Unread(&'static str),
 }
 
 impl Clause {
-    /// Whether a connection meets the conditions, and what of them is not read.
-    pub(super) fn holds(&self, arrival: Arrival) -> (Chance, Option<&'static str>) {
+    /// Whether a connection meets the conditions, and what of them is not read. Sets are found by
+    /// their names.
+    pub(super) fn holds<'a>(
+        &self,
+        arrival: Arrival,
+        sets: &impl Fn(&str) -> Option<&'a Set>,
+    ) -> (Chance, Option<&'static str>) {
         let mut unread = None;
         for condition in &self.conditions {
-            match condition.holds(arrival) {
+            match condition.holds(arrival, sets) {
                 Ok(true) => {}
                 Ok(false) => return (Chance::No, None),
                 Err(kind) => unread = unread.or(Some(kind)),
@@ -72,25 +89,50 @@ impl Clause {
         }
         (if unread.is_some() { Chance::Maybe } else { Chance::Yes }, unread)
     }
+
+    /// How the rule ends for a connection that meets the conditions.
+    pub(super) fn end<'a>(
+        &'a self,
+        arrival: Arrival,
+        sets: &impl Fn(&str) -> Option<&'a Set>,
+    ) -> &'a End {
+        static NEXT: End = End::Next;
+        static UNREAD: End = End::Unread("map");
+        let End::Looked { up } = &self.end else { return &self.end };
+        match up.find(arrival, sets) {
+            Found::Element(end) => end,
+            Found::Nowhere => &NEXT,
+            Found::Unread(_) => &UNREAD,
+        }
+    }
+}
+
+impl Key {
+    fn find<'a>(&self, arrival: Arrival, sets: &impl Fn(&str) -> Option<&'a Set>) -> Found<'a> {
+        sets(&self.set).map_or(Found::Unread("set"), |set| set.find(&self.parts, arrival))
+    }
 }
 
 impl Condition {
-    fn holds(&self, arrival: Arrival) -> Result<bool, &'static str> {
+    fn holds<'a>(
+        &self,
+        arrival: Arrival,
+        sets: &impl Fn(&str) -> Option<&'a Set>,
+    ) -> Result<bool, &'static str> {
         match self {
             Self::Protocol { number, is_negated } => {
-                Ok((*number == protocol(arrival.transport)) != *is_negated)
+                Ok((*number == arrival.protocol()) != *is_negated)
             }
-            Self::Family { number, is_negated } => {
-                let own = match arrival.family {
-                    Family::V4 => FAMILY_IPV4,
-                    Family::V6 => FAMILY_IPV6,
-                };
-                Ok((*number == own) != *is_negated)
-            }
+            Self::Family { number, is_negated } => Ok((*number == arrival.family()) != *is_negated),
             Self::Ports { ranges, is_negated } => {
                 let is_in = ranges.iter().any(|(from, to)| (*from..=*to).contains(&arrival.port));
                 Ok(is_in != *is_negated)
             }
+            Self::Among { key, is_negated } => match key.find(arrival, sets) {
+                Found::Element(_) => Ok(!is_negated),
+                Found::Nowhere => Ok(*is_negated),
+                Found::Unread(kind) => Err(kind),
+            },
             Self::Never => Ok(false),
             Self::Unread(kind) => Err(kind),
         }
@@ -102,144 +144,87 @@ impl Condition {
     }
 }
 
-const fn protocol(transport: Transport) -> u8 {
-    match transport {
-        Transport::Tcp => 6,
-        Transport::Udp => 17,
-    }
-}
-
-/// What a register holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Loaded {
-    Protocol,
-    Family,
-    InterfaceIndex,
-    InterfaceName,
-    PacketType,
-    DestinationPort,
-    BothPorts,
-    DestinationAddress,
-    DestinationType,
-    /// The state of the connection, under a mask.
-    State(u32),
-    Other(&'static str),
-}
-
-const NEW: u32 = 8;
-const RTN_LOCAL: u32 = 2;
-const LOOPBACK_INDEX: u32 = 1;
-
 const COMPARE_EQUAL: u32 = 0;
 const COMPARE_NOT_EQUAL: u32 = 1;
 
+/// Kinds of objects that let every packet through: counters, helpers and timeouts of connections,
+/// marks, expectations (`NFT_OBJECT_*`).
+const OBJECTS_WITHOUT_CONDITION: [u32; 5] = [1, 3, 7, 8, 9];
+const LOOKUP_INVERTED: u32 = 1;
+
 /// Reads a rule's expressions (`NFTA_RULE_EXPRESSIONS`).
 pub(super) fn clause(expressions: &[u8]) -> Result<Clause, Misshapen> {
-    let mut registers: HashMap<u32, Loaded> = HashMap::new();
+    let mut registers = Registers::default();
     let mut conditions = Vec::new();
-    let ended = |conditions, end| Ok(Clause { conditions, end });
     for element in attributes(expressions) {
         let (name, data) = expression(element?.value)?;
-        match name.as_str() {
-            "counter" | "log" | "notrack" | "last" | "objref" => {}
-            "reject" => return ended(conditions, End::Known(Effect::Refuse)),
-            "immediate" => match verdict(data)? {
-                Some(Effect::Conditional) => return ended(conditions, End::Unread("queue")),
-                Some(effect) => return ended(conditions, End::Known(effect)),
-                None => {
-                    let register = field(data, 1)?.unwrap_or_default();
-                    registers.insert(register, Loaded::Other("value"));
-                }
-            },
-            "target" => match first(data, 1)?.map(|name| read_text(name.value)).as_deref() {
-                Some("REJECT") => return ended(conditions, End::Known(Effect::Refuse)),
-                Some("LOG" | "NFLOG" | "TRACE" | "MARK" | "CONNMARK") => {}
-                _ => return ended(conditions, End::Unread("target")),
-            },
-            "meta" | "payload" | "ct" | "fib" => {
-                if let Some((register, loaded)) = load(&name, data)? {
-                    registers.insert(register, loaded);
-                }
-            }
-            "bitwise" => {
-                let source = field(data, 1)?.and_then(|register| registers.get(&register));
-                let loaded = masked(source.copied(), data)?;
-                registers.insert(field(data, 2)?.unwrap_or_default(), loaded);
-            }
-            "cmp" => {
-                let source = field(data, 1)?.and_then(|register| registers.get(&register));
-                let operation = field(data, 2)?;
-                let value = value_of(data, 3)?;
-                compare(source.copied(), operation, value, &mut conditions);
-            }
-            "range" => {
-                let source = field(data, 1)?.and_then(|register| registers.get(&register));
-                let is_negated = field(data, 2)? == Some(COMPARE_NOT_EQUAL);
-                let bounds = (port(value_of(data, 3)?), port(value_of(data, 4)?));
-                conditions.push(match (source, bounds) {
-                    (Some(Loaded::DestinationPort), (Some(from), Some(to))) => {
-                        Condition::Ports { ranges: vec![(from, to)], is_negated }
-                    }
-                    (source, _) => Condition::Unread(kind(source.copied())),
-                });
-            }
-            "lookup" => {
-                // Into the verdict register: a map of verdicts, which may be any.
-                if first(data, 3)?.is_some_and(|to| number(to.value) == Ok(0)) {
-                    return ended(conditions, End::Unread("map"));
-                }
-                conditions.push(Condition::Unread("set"));
-            }
-            "match" => extension(data, &mut conditions)?,
-            _ => conditions.push(Condition::Unread("condition")),
+        if let Some(end) = read(&name, data, &mut registers, &mut conditions)? {
+            return Ok(Clause { conditions, end });
         }
     }
-    ended(conditions, End::Next)
+    Ok(Clause { conditions, end: End::Next })
 }
 
-/// What is loaded, and where to; `None` for an expression that writes into the packet or its mark.
-fn load(name: &str, data: &[u8]) -> Result<Option<(u32, Loaded)>, Misshapen> {
-    let Some(register) = field(data, 1)? else { return Ok(None) };
-    let loaded = match name {
-        "meta" => match field(data, 2)? {
-            Some(4) => Loaded::InterfaceIndex,
-            Some(6) => Loaded::InterfaceName,
-            Some(15) => Loaded::Family,
-            Some(16) => Loaded::Protocol,
-            Some(19) => Loaded::PacketType,
-            _ => Loaded::Other("packet's mark or kind"),
-        },
-        "ct" => match field(data, 2)? {
-            Some(0) => Loaded::State(u32::MAX),
-            _ => Loaded::Other("connection"),
-        },
-        "fib" => match (field(data, 2)?, field(data, 3)?) {
-            (Some(3), Some(2)) => Loaded::DestinationType,
-            _ => Loaded::Other("route"),
-        },
-        _ => match (field(data, 2)?, field(data, 3)?, field(data, 4)?) {
-            (Some(1), Some(9), Some(1)) | (Some(1), Some(6), Some(1)) => Loaded::Protocol,
-            (Some(1), Some(16), Some(4)) | (Some(1), Some(24), Some(16)) => {
-                Loaded::DestinationAddress
+/// Reads one expression; what it ends the rule with.
+fn read(
+    name: &str,
+    data: &[u8],
+    registers: &mut Registers,
+    conditions: &mut Vec<Condition>,
+) -> Result<Option<End>, Misshapen> {
+    match name {
+        "counter" | "log" | "notrack" | "last" => {}
+        "objref" => {
+            if !field(data, 1)?.is_some_and(|kind| OBJECTS_WITHOUT_CONDITION.contains(&kind)) {
+                conditions.push(Condition::Unread("limit"));
             }
-            (Some(1), Some(12), Some(4)) | (Some(1), Some(8), Some(16)) => {
-                Loaded::Other("source address")
-            }
-            (Some(2), Some(2), Some(2)) => Loaded::DestinationPort,
-            (Some(2), Some(0), Some(4)) => Loaded::BothPorts,
-            (Some(2), Some(0), Some(2)) => Loaded::Other("source port"),
-            _ => Loaded::Other("packet's content"),
+        }
+        "reject" => return Ok(Some(End::Known(Effect::Refuse))),
+        "immediate" => match verdict(data)? {
+            Some(effect) => return Ok(Some(End::of(effect))),
+            None => registers.constant(data)?,
         },
-    };
-    Ok(Some((register, loaded)))
-}
-
-fn masked(source: Option<Loaded>, data: &[u8]) -> Result<Loaded, Misshapen> {
-    let host = |value: &[u8]| value.first_chunk().copied().map(u32::from_ne_bytes);
-    Ok(match (source, host(value_of(data, 4)?), host(value_of(data, 5)?)) {
-        (Some(Loaded::State(before)), Some(mask), Some(0)) => Loaded::State(before & mask),
-        (source, ..) => Loaded::Other(kind(source)),
-    })
+        "target" => match first(data, 1)?.map(|name| read_text(name.value)).as_deref() {
+            Some("REJECT") => return Ok(Some(End::Known(Effect::Refuse))),
+            Some("LOG" | "NFLOG" | "TRACE" | "MARK" | "CONNMARK") => {}
+            _ => return Ok(Some(End::Unread("target"))),
+        },
+        "meta" | "payload" | "ct" | "fib" => registers.load(name, data)?,
+        "bitwise" => registers.mask(data)?,
+        "byteorder" => registers.swap(data)?,
+        "cmp" => {
+            let source = registers.get(field(data, 1)?);
+            compare(source, field(data, 2)?, value_of(data, 3)?, conditions);
+        }
+        "range" => {
+            let source = registers.get(field(data, 1)?);
+            let is_negated = field(data, 2)? == Some(COMPARE_NOT_EQUAL);
+            let bounds = (port(value_of(data, 3)?), port(value_of(data, 4)?));
+            conditions.push(match (source, bounds) {
+                (Some(Loaded::DestinationPort), (Some(from), Some(to))) => {
+                    Condition::Ports { ranges: vec![(from, to)], is_negated }
+                }
+                (source, _) => Condition::Unread(kind(source)),
+            });
+        }
+        "lookup" => {
+            let set = first(data, 1)?.map(|set| read_text(set.value)).unwrap_or_default();
+            let key = Key { set, parts: registers.parts(field(data, 2)?) };
+            match field(data, 3)? {
+                // Into the verdict register: a map of verdicts.
+                Some(0) => return Ok(Some(End::Looked { up: key })),
+                // Into another: a value for a later expression.
+                Some(_) => conditions.push(Condition::Unread("map")),
+                None => {
+                    let is_negated = field(data, 5)?.unwrap_or_default() & LOOKUP_INVERTED != 0;
+                    conditions.push(Condition::Among { key, is_negated });
+                }
+            }
+        }
+        "match" => extension(data, conditions)?,
+        _ => conditions.push(Condition::Unread("condition")),
+    }
+    Ok(None)
 }
 
 fn compare(
@@ -313,16 +298,8 @@ fn ordered(source: Option<Loaded>, operation: Option<u32>, value: &[u8]) -> Cond
     })
 }
 
-const fn kind(loaded: Option<Loaded>) -> &'static str {
-    match loaded {
-        Some(Loaded::InterfaceIndex | Loaded::InterfaceName) => "interface",
-        Some(Loaded::DestinationAddress | Loaded::DestinationType) => "destination address",
-        Some(Loaded::DestinationPort | Loaded::BothPorts) => "port",
-        Some(Loaded::State(_)) => "connection",
-        Some(Loaded::Protocol | Loaded::Family | Loaded::PacketType) => "packet's kind",
-        Some(Loaded::Other(kind)) => kind,
-        None => "condition",
-    }
+fn kind(loaded: Option<Loaded>) -> &'static str {
+    loaded.map_or("condition", Loaded::kind)
 }
 
 /// A match of iptables that nf_tables has no expression for.
@@ -408,12 +385,12 @@ fn multiport(info: &[u8]) -> Option<Vec<Condition>> {
     Some(vec![Condition::Ports { ranges, is_negated }])
 }
 
-fn field(nested: &[u8], kind: u16) -> Result<Option<u32>, Misshapen> {
+pub(super) fn field(nested: &[u8], kind: u16) -> Result<Option<u32>, Misshapen> {
     first(nested, kind)?.map(|attribute| number(attribute.value)).transpose()
 }
 
 /// The bytes of a nested value (`NFTA_DATA_VALUE`).
-fn value_of(nested: &[u8], kind: u16) -> Result<&[u8], Misshapen> {
+pub(super) fn value_of(nested: &[u8], kind: u16) -> Result<&[u8], Misshapen> {
     let data = first(nested, kind)?.map_or(&[][..], |data| data.value);
     Ok(first(data, 1)?.map_or(&[][..], |value| value.value))
 }

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use super::super::listeners::Transport;
-use super::clause::{Arrival, Chance, End};
+use super::clause::{Chance, End};
+use super::register::Arrival;
 use super::rule::Effect;
 use super::{ChainKey, Family, JUMPS_MAX, Ruleset};
 
@@ -17,7 +18,7 @@ pub enum Reach {
     Refused,
     /// It gets in.
     Open,
-    /// That depends on what is not read: a set, a map, a source address.
+    /// That depends on what is not read: a source address, a limit, an interface.
     Unread(&'static str),
 }
 
@@ -68,9 +69,10 @@ impl Ruleset {
         let key = (base.0, base.1.clone(), name.to_owned());
         let mut flow = Flow { accepted: Chance::No, falls: Chance::No, unread: None };
         let Some(chain) = self.chains.get(&key) else { return LOOP };
+        let sets = |set: &str| self.sets.get(&(base.0, base.1.clone(), set.to_owned()));
         let mut here = Chance::Yes;
         for clause in &chain.clauses {
-            let (holds, unread) = clause.holds(arrival);
+            let (holds, unread) = clause.holds(arrival, &sets);
             let taken = here.min(holds);
             if taken == Chance::No {
                 continue;
@@ -78,7 +80,8 @@ impl Ruleset {
             // Unless the rule is met for certain, the next one may see the connection too.
             let passed_by = if holds == Chance::Yes { Chance::No } else { here.min(Chance::Maybe) };
             let mut note = |kind: Option<&'static str>| flow.unread = flow.unread.or(kind);
-            match &clause.end {
+            let end = clause.end(arrival, &sets);
+            match end {
                 End::Next => continue,
                 End::Known(Effect::Allow) => {
                     note(unread);
@@ -102,7 +105,7 @@ impl Ruleset {
                     flow.unread = flow.unread.or(unread).or(called.unread);
                     flow.accepted = flow.accepted.max(taken.min(called.accepted));
                     let returns = taken.min(called.falls);
-                    if matches!(clause.end, End::Known(Effect::Goto(_))) {
+                    if matches!(end, End::Known(Effect::Goto(_))) {
                         flow.falls = flow.falls.max(returns);
                         here = passed_by;
                     } else if holds == Chance::Yes {
@@ -112,6 +115,8 @@ impl Ruleset {
                     }
                 }
                 End::Known(Effect::Conditional) => continue,
+                // A map leads to one of the others.
+                End::Looked { .. } => continue,
                 End::Unread(kind) => {
                     note(Some(kind));
                     flow.accepted = flow.accepted.max(Chance::Maybe);

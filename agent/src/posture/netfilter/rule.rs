@@ -7,6 +7,7 @@
 
 use super::super::netlink::{Attribute, Misshapen, attributes, read_text};
 use super::number;
+use super::register::LOOPBACK_INDEX;
 
 /// What becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +35,6 @@ const REGISTER_VERDICT: u32 = 0;
 const META_IIF: u32 = 4;
 const META_IIFNAME: u32 = 6;
 const COMPARE_NOT_EQUAL: u32 = 1;
-/// Interface index of loopback, which the kernel creates first in every namespace.
-const LOOPBACK_INDEX: u32 = 1;
 
 /// The effect of a rule's expressions (`NFTA_RULE_EXPRESSIONS`).
 pub(super) fn effect(expressions: &[u8]) -> Result<Effect, Misshapen> {
@@ -78,10 +77,15 @@ pub(super) fn expression(element: &[u8]) -> Result<(String, &[u8]), Misshapen> {
 pub(super) fn verdict(data: &[u8]) -> Result<Option<Effect>, Misshapen> {
     let register = first(data, 1)?.map(|register| number(register.value)).transpose()?;
     let nested = first(data, 2)?.map_or(&[][..], |nested| nested.value);
-    let Some(verdict) = first(nested, 2)? else { return Ok(None) };
     if register != Some(REGISTER_VERDICT) {
         return Ok(None);
     }
+    verdict_of(nested)
+}
+
+/// The verdict in a value (`NFTA_DATA_VERDICT`); `None` when it is another one.
+pub(super) fn verdict_of(nested: &[u8]) -> Result<Option<Effect>, Misshapen> {
+    let Some(verdict) = first(nested, 2)? else { return Ok(None) };
     let code = first(verdict.value, 1)?.map(|code| number(code.value)).transpose()?;
     let chain = first(verdict.value, 2)?.map(|chain| read_text(chain.value)).unwrap_or_default();
     Ok(code.map(|code| match code as i32 {

@@ -48,7 +48,7 @@ pub(super) fn ask_within(socket: &Path, budget: Duration) -> Result<Ruleset, Unk
 }
 
 /// Serves the one connection that is standard input: gives up what it does not need, asks the
-/// kernel for three dumps, hands them over and is done. Nothing of the peer's is read.
+/// kernel for its dumps, hands them over and is done. Nothing of the peer's is read.
 ///
 /// # Errors
 /// When there is no connection, its peer may not ask, or does not take the answer.
