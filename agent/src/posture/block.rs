@@ -19,12 +19,12 @@ pub struct Device {
 }
 
 /// How the storage below a file system is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Storage {
     /// Every way down ends in encryption.
     Encrypted,
-    /// At least one ends in plain storage.
-    Plain,
+    /// Some end in plain storage: these devices.
+    Plain(Vec<String>),
     /// More devices than can be: a loop, or not this machine's sysfs.
     Endless,
 }
@@ -39,7 +39,7 @@ pub fn storage<E>(
 ) -> Result<Storage, E> {
     let mut seen = BTreeSet::new();
     let mut pending = vec![name.to_owned()];
-    let mut encrypted = false;
+    let (mut encrypted, mut plain) = (false, Vec::new());
     while let Some(name) = pending.pop() {
         if !seen.insert(name.clone()) {
             continue;
@@ -53,12 +53,16 @@ pub fn storage<E>(
             continue;
         }
         if slaves.is_empty() {
-            return Ok(Storage::Plain);
+            plain.push(name);
         }
         pending.extend(slaves);
     }
-    // Devices that only name each other end nowhere.
-    Ok(if encrypted { Storage::Encrypted } else { Storage::Endless })
+    Ok(match (plain.is_empty(), encrypted) {
+        (false, _) => Storage::Plain(plain),
+        (true, true) => Storage::Encrypted,
+        // Devices that only name each other end nowhere.
+        (true, false) => Storage::Endless,
+    })
 }
 
 /// cryptsetup names its targets `CRYPT-<type>-…`; verity and integrity protect without hiding.
@@ -93,7 +97,8 @@ mod tests {
 
     #[test]
     fn every_way_down_must_be_encrypted() {
-        judged(&[("sda1", "", &[])], Storage::Plain);
+        let plain = |device: &str| Storage::Plain(vec![device.to_owned()]);
+        judged(&[("sda1", "", &[])], plain("sda1"));
         judged(&[("dm-0", "CRYPT-LUKS2-a-root", &["sda1"])], Storage::Encrypted);
         let lvm = [("dm-1", "LVM-x", &["dm-0"][..]), ("dm-0", "CRYPT-LUKS1-a-b", &["sda2"])];
         judged(&lvm, Storage::Encrypted);
@@ -102,9 +107,9 @@ mod tests {
             ("dm-0", "CRYPT-LUKS2-a-b", &["sda2"]),
             ("sdb1", "", &[]),
         ];
-        judged(&half, Storage::Plain);
+        judged(&half, plain("sdb1"));
         let verity = [("dm-0", "CRYPT-VERITY-a-b", &["sda1"][..]), ("sda1", "", &[])];
-        judged(&verity, Storage::Plain);
+        judged(&verity, plain("sda1"));
     }
 
     #[test]

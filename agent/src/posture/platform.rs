@@ -24,12 +24,14 @@ pub(super) const DOMAIN: Domain = Domain {
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// The disks of the system and of what people store: `/`, and `/home` and `/var` where they are
-/// mounted by themselves. sysfs tells the layers below each.
+/// mounted by themselves. sysfs tells the layers below each. Where the collector says that those
+/// of virtual machines are their host's business, they are not judged.
 fn disk_encrypted(evidence: &Evidence<'_>) -> Judged {
     const BLOCK_FILE_SYSTEMS: [&str; 8] =
         ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "reiserfs"];
     let root = &evidence.root;
     let mounts = required(root, MOUNTINFO, mounts)?;
+    let judges_virtual = evidence.threshold(CheckId::DiskEncrypted, "virtual_disks_judged")? != 0;
     let mut judged = Vec::new();
     for point in ["/", "/home", "/var"] {
         let Some(mount) = seen_at(&mounts, point) else { continue };
@@ -42,10 +44,14 @@ fn disk_encrypted(evidence: &Evidence<'_>) -> Judged {
     if judged.is_empty() {
         return Err(Unknown::malformed(MOUNTINFO, "has no /"));
     }
+    let mut is_by_host = false;
     for (point, device) in &judged {
         match storage(device, &mut |name| block_device(root, name))? {
             Storage::Encrypted => {}
-            Storage::Plain => {
+            Storage::Plain(disks) if !judges_virtual && all_virtual(root, &disks)? => {
+                is_by_host = true;
+            }
+            Storage::Plain(_) => {
                 let seen = format!("{point} lies on {device}, not encrypted");
                 return Ok(Finding::Fail(FailReason::Absent, seen));
             }
@@ -54,8 +60,30 @@ fn disk_encrypted(evidence: &Evidence<'_>) -> Judged {
             }
         }
     }
+    if is_by_host {
+        return Ok(Finding::NotApplicable("virtual disks: to be encrypted by the host".into()));
+    }
     let points: Vec<_> = judged.iter().map(|(point, _)| *point).collect();
     Ok(Finding::Pass(format!("{} encrypted", points.join(", "))))
+}
+
+/// Disks that a hypervisor makes: by their driver's name (virtio_blk, xen-blkfront; kernel's
+/// admin-guide/devices.txt), or by the vendor that a SCSI disk tells (INQUIRY, SPC-4 6.6.2).
+fn all_virtual(root: &Root, devices: &[String]) -> Result<bool, Unknown> {
+    const VENDORS: [&str; 7] =
+        ["QEMU", "VMware", "VMware,", "VBOX", "Msft", "NUTANIX", "Google"];
+    const VENDOR_BYTES_MAX: u64 = 64;
+    for device in devices {
+        if device.starts_with("vd") || device.starts_with("xvd") {
+            continue;
+        }
+        let directory = disk_directory(root, device)?;
+        let vendor = root.text(format!("{directory}/device/vendor"), VENDOR_BYTES_MAX)?;
+        if !vendor.is_some_and(|vendor| VENDORS.contains(&vendor.trim())) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The mount that is seen at a point: the last one there.
@@ -88,17 +116,22 @@ fn source_name(root: &Root, source: &str) -> Result<String, Unknown> {
 
 fn block_device(root: &Root, name: &str) -> Result<Device, Unknown> {
     const UUID_BYTES_MAX: u64 = 256;
+    let directory = disk_directory(root, name)?;
+    let uuid = root.text(format!("{directory}/dm/uuid"), UUID_BYTES_MAX)?;
+    let slaves = root.names(format!("{directory}/slaves"))?.unwrap_or_default();
+    Ok(Device { mapper_uuid: uuid.map(|uuid| uuid.trim_end().to_owned()), slaves })
+}
+
+/// Where sysfs tells of a disk, or of the disk of a partition, which lies on what its disk lies on:
+/// a partition's entry is a link into the disk's directory.
+fn disk_directory(root: &Root, name: &str) -> Result<String, Unknown> {
     let directory = format!("/sys/class/block/{name}");
     // A device that sysfs does not know is not one without encryption.
     if root.metadata(&directory)?.is_none() {
         return Err(Unknown::absent(directory));
     }
-    // A partition lies on what its disk lies on; the entry is a link into the disk's directory.
     let is_partition = root.metadata(format!("{directory}/partition"))?.is_some();
-    let directory = if is_partition { format!("{directory}/..") } else { directory };
-    let uuid = root.text(format!("{directory}/dm/uuid"), UUID_BYTES_MAX)?;
-    let slaves = root.names(format!("{directory}/slaves"))?.unwrap_or_default();
-    Ok(Device { mapper_uuid: uuid.map(|uuid| uuid.trim_end().to_owned()), slaves })
+    Ok(if is_partition { format!("{directory}/..") } else { directory })
 }
 
 /// UEFI specification 3.3: variables of the global vendor; efivarfs puts four bytes of attributes

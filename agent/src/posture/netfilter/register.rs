@@ -133,12 +133,15 @@ const SMALL_BYTES: u32 = 4;
 /// The number of the first small register by that name (`NFT_REG32_00`); it is where the first of
 /// the large ones begins, and large ones are numbered from 1.
 const SMALL_FIRST: u32 = 8;
-const SMALL_MAX: u32 = SMALL_FIRST + 15;
+const SMALL_LAST: u32 = SMALL_FIRST + 15;
+const LARGE_LAST: u32 = 4;
 
-fn slot(register: u32) -> u32 {
+/// Where a register begins, in small ones; `None` for one that the kernel does not have.
+fn slot(register: u32) -> Option<u32> {
     match register {
-        SMALL_FIRST..=SMALL_MAX => register - SMALL_FIRST + 4,
-        _ => register.saturating_mul(4),
+        0..=LARGE_LAST => Some(register * 4),
+        SMALL_FIRST..=SMALL_LAST => Some(register - SMALL_FIRST + 4),
+        _ => None,
     }
 }
 
@@ -205,7 +208,7 @@ impl Registers {
     /// has.
     pub(super) fn parts(&self, register: Option<u32>) -> Vec<Part> {
         let mut parts = Vec::new();
-        let mut at = slot(register.unwrap_or_default());
+        let Some(mut at) = register.and_then(slot) else { return parts };
         while let Some(part) = self.0.get(&at).filter(|part| part.width > 0) {
             parts.push(*part);
             at += part.padded() as u32 / SMALL_BYTES;
@@ -214,12 +217,12 @@ impl Registers {
     }
 
     fn part(&self, register: Option<u32>) -> Option<Part> {
-        self.0.get(&slot(register?)).copied()
+        self.0.get(&slot(register?)?).copied()
     }
 
     /// What stood in the registers that it covers is gone.
     fn put(&mut self, register: Option<u32>, part: Part) {
-        let first = slot(register.unwrap_or_default());
+        let Some(first) = register.and_then(slot) else { return };
         let after = first + part.padded() as u32 / SMALL_BYTES;
         self.0.retain(|at, old| {
             let end = *at + old.padded() as u32 / SMALL_BYTES;

@@ -101,6 +101,8 @@ thresholds! {
     CertificateDaysMin = CertificatesExpiring "days_min", Least 30 in 1..=180;
     /// Age of the last backup.
     BackupDaysMax = BackupRecent "days_max", Most 7 in 1..=90;
+    /// Whether a virtual machine's disks are judged (1), or are the business of their host (0).
+    VirtualDisksJudged = DiskEncrypted "virtual_disks_judged", Least 1 in 0..=1;
 }
 
 impl Threshold {
