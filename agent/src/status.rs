@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::language::Language;
 use crate::live::View;
+use crate::posture::kernel_clock::ClockOffset;
 use crate::posture::passes::CheckStanding;
 use crate::posture::watch::Shown;
 use crate::report::VERSION;
@@ -107,6 +108,17 @@ pub struct UplinkReport {
     pub problem: Option<String>,
     /// How far this machine's clock is ahead of the collector's.
     pub clock_ahead_ms: Option<i64>,
+    /// The same at most, as an answer takes time.
+    pub clock_ahead_at_most_ms: Option<i64>,
+}
+
+impl UplinkReport {
+    /// How far this machine's clock is ahead of the collector's, while reports arrive there.
+    pub fn clock_offset(&self) -> Option<ClockOffset> {
+        let is_now = self.standing == StandingLabel::Reporting;
+        let least_ms = self.clock_ahead_ms.filter(|_| is_now)?;
+        Some(ClockOffset { least_ms, most_ms: self.clock_ahead_at_most_ms? })
+    }
 }
 
 /// Labels of [`Standing`].
@@ -275,7 +287,8 @@ impl From<Fact> for FactReport {
 
 impl From<uplink::Status> for UplinkReport {
     fn from(status: uplink::Status) -> Self {
-        let uplink::Status { standing, speaker, reported_at, problem, clock_ahead_ms, .. } = status;
+        let uplink::Status { standing, speaker, reported_at, problem, .. } = status;
+        let (clock_ahead_ms, at_most) = (status.clock_ahead_ms, status.clock_ahead_at_most);
         let (label, target) = match standing {
             Standing::NotEnrolled => (StandingLabel::NotEnrolled, None),
             Standing::Unusable => (StandingLabel::Unusable, None),
@@ -299,6 +312,7 @@ impl From<uplink::Status> for UplinkReport {
             reported_at: reported_at.map(rfc3339),
             problem,
             clock_ahead_ms,
+            clock_ahead_at_most_ms: at_most.map(|(most_ms, _)| most_ms),
         }
     }
 }

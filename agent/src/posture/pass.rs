@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::settings;
+use crate::{settings, status};
 
 use super::continuity::certificate_remaining;
 use super::finding::{Unknown, reported};
@@ -68,9 +68,12 @@ pub struct Guidance {
 }
 
 impl Guidance {
-    /// From the settings that were kept: what an agent that does not run knows.
+    /// From the settings that were kept, and from the agent, where it runs: it knows the
+    /// collector's clock.
     pub fn kept(config: &Config) -> Self {
-        Self { requirements: settings::load(&config.state_dir).posture, clock: None }
+        let running = status::ask(&config.status_socket).ok();
+        let clock = running.and_then(|document| document.uplink.clock_offset());
+        Self { requirements: settings::load(&config.state_dir).posture, clock }
     }
 }
 

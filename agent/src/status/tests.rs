@@ -38,7 +38,7 @@ fn document() -> Document {
         reported_at: None,
         problem: Some("no answer".into()),
         clock_ahead_ms: Some(-3),
-        clock_ahead_at_most: None,
+        clock_ahead_at_most: Some((12, Duration::from_secs(80))),
     };
     let standing = |check, outcome, took_us| CheckStanding {
         check,
@@ -104,4 +104,14 @@ fn the_table_tells_it_in_both_languages() {
     for part in ["Disconnected", "gateway_echo 198.18.10.1: answered", "none yet", "no answer"] {
         assert!(en.contains(part), "{part} in {en}");
     }
+}
+
+/// `check` judges the clock by it.
+#[test]
+fn the_collectors_clock_is_told_while_reports_arrive_there() {
+    let mut uplink = document().uplink;
+    let offset = ClockOffset { least_ms: -3, most_ms: 12 };
+    assert_eq!(uplink.clock_offset(), Some(offset));
+    uplink.standing = StandingLabel::Connecting;
+    assert_eq!(uplink.clock_offset(), None);
 }
