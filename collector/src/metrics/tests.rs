@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use haidang_proto::model::agency::AgentId;
+use haidang_proto::model::posture::CHECKS;
 use haidang_proto::model::refusal::Refusal;
 
 use super::*;
@@ -58,7 +59,7 @@ fn every_agency_has_its_seven_states_from_the_start() {
     assert!(!counts.contains_key("haidang_agency_partial_ratio"), "nobody was heard");
     assert_eq!(counts["haidang_agency_suppressed"], 631 * 5);
     assert_eq!(counts["haidang_agency_flag"], 631 * 8);
-    assert_eq!(counts["haidang_agency_posture_checks"], 631 * 80);
+    assert_eq!(counts["haidang_agency_posture_checks"], 631 * 2 * CHECKS);
     assert_eq!(counts["haidang_agency_posture_machines"], 631 * 3);
     assert_eq!(counts["haidang_agency_posture_findings"], 631 * 4);
     assert_eq!(counts["haidang_agency_posture_score_ratio"], 631 * 2);
@@ -189,7 +190,7 @@ fn beyond_a_thousand_agencies_checks_are_added_up_by_parent_and_critical_ones_st
     let text = text(nation(1_010), usize::MAX);
     let counts = counts(&text);
     assert!(!counts.contains_key("haidang_agency_posture_checks"));
-    assert_eq!(counts["haidang_parent_posture_checks"], 2 * 80);
+    assert_eq!(counts["haidang_parent_posture_checks"], 2 * 2 * CHECKS);
     assert!(!counts.contains_key("haidang_agency_posture_findings"));
     assert_eq!(counts["haidang_agency_posture_critical_machines"], 1_010 * 6);
     assert_eq!(counts["haidang_agency_policy_laxer"], 1_010);

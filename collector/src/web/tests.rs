@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use axum::body::to_bytes;
 use axum::http::Request;
 use haidang_proto::model::flag::Flag;
+use haidang_proto::model::posture::{CHECKS, CheckId};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 use tower::ServiceExt;
@@ -465,6 +466,9 @@ fn the_label_sets_of_the_document_are_ours() {
     let kinds: Vec<&str> =
         crate::roster::AgencyKind::ALL.iter().map(|kind| kind.as_str()).collect();
     assert_eq!(schemas["AgencyKind"]["enum"], serde_json::json!(kinds));
+    let checks: Vec<&str> = CheckId::ALL.iter().map(|check| check.as_str()).collect();
+    assert_eq!(schemas["CheckId"]["enum"], serde_json::json!(checks));
+    assert_eq!(schemas["CheckList"]["maxItems"], CHECKS);
     for label in DisconnectCause::LABELS {
         let known = schemas["StateDetail"]["enum"].as_array().expect("a list");
         assert!(known.contains(&label.into()), "{label}");
