@@ -85,7 +85,8 @@ fn checks_of_a_newer_catalogue_are_counted_and_kept_out() {
         observed: "\n".repeat(500),
         ..Default::default()
     };
-    sent.results.extend([newer(41), newer(41), newer(-3)]);
+    let next = CHECKS as i32 + 1;
+    sent.results.extend([newer(next), newer(next), newer(-3)]);
     sent.machine = 9;
     let expected = PostureSnapshot { unrecognised: 3, machine: MachineKind::Server, ..snapshot() };
     assert_eq!(PostureSnapshot::try_from(sent), Ok(expected));
