@@ -2,9 +2,9 @@
 //! do it again elsewhere when it fails.
 //!
 //! One thing at a time, in the order of its worth: the present state first, then the identity,
-//! then the backlog at a capped rate. Only attempts to connect run beside a connection that
-//! works. Every call has a deadline shorter than a report interval, and a delivery that fails
-//! never costs the connection: the liveness path does not wait for the data path.
+//! then the backlog at a capped rate. Attempts to connect and deliveries run beside: the liveness
+//! path waits for the data path neither at the collector nor at this machine's disk, and a delivery
+//! that fails never costs the connection. Every call has a deadline.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -67,6 +67,17 @@ pub(super) enum Ended {
 }
 
 type Attempt = Pin<Box<dyn Future<Output = (usize, Target, Result<Session, ConnectError>)> + Send>>;
+type Delivering = Pin<Box<dyn Future<Output = Delivered> + Send>>;
+
+/// What became of a delivery.
+enum Delivered {
+    /// The collector holds more than before.
+    Onwards,
+    /// There was nothing to deliver, it could not be read, or the collector holds no more than
+    /// before.
+    Stalled,
+    Failed(CallError),
+}
 
 /// Times on CLOCK_BOOTTIME.
 pub(super) struct Conversation<'a> {
@@ -86,6 +97,7 @@ pub(super) struct Conversation<'a> {
     next_report: Duration,
     last_report: Duration,
     reconnect_at: Option<Duration>,
+    delivering: Option<Delivering>,
     delivery: Retry,
     is_full_report_wanted: bool,
     /// The changes of the view that a report has told, or is about to tell.
@@ -138,6 +150,7 @@ impl<'a> Conversation<'a> {
             next_report: Duration::ZERO,
             last_report: Duration::ZERO,
             reconnect_at: None,
+            delivering: None,
             delivery: Retry::default(),
             is_full_report_wanted: true,
             changes_told: view.changes,
@@ -160,6 +173,12 @@ impl<'a> Conversation<'a> {
                 (index, target, outcome) = finished(&mut self.attempt) => {
                     self.attempt = None;
                     self.attempted(index, target, outcome);
+                }
+                outcome = finished(&mut self.delivering) => {
+                    self.delivering = None;
+                    if let Some(ended) = self.delivered(outcome) {
+                        return ended;
+                    }
                 }
                 () = tokio::time::sleep(nap) => {}
                 () = changed(&mut view) => {
@@ -196,8 +215,7 @@ impl<'a> Conversation<'a> {
     /// How long nothing is due.
     fn nap(&self, now: Duration) -> Duration {
         let report = self.may_report().then_some(self.next_report);
-        let waits = self.uplink.keeper.status().waiting_records > 0;
-        let delivery = (self.session.is_some() && waits).then_some(self.delivery.at);
+        let delivery = self.may_deliver().then_some(self.delivery.at);
         let attempt = match self.attempt {
             Some(_) => None,
             None => self.choice.next(now).map(|(_, at)| at),
@@ -316,14 +334,19 @@ impl<'a> Conversation<'a> {
                 return ended;
             }
         }
-        let waits = self.uplink.keeper.status().waiting_records > 0;
-        // Not before this connection has carried a report of the present state: that comes first.
-        let is_proved = matches!(self.uplink.status.borrow().standing, Standing::Reporting(_));
-        let is_told = self.uplink.live.watch().borrow().changes == self.changes_told;
-        if self.session.is_some() && is_proved && is_told && waits && self.delivery.at <= now {
-            return self.deliver().await;
+        if self.may_deliver() && self.delivery.at <= now {
+            self.start_delivery();
         }
         None
+    }
+
+    /// Whether records wait, none are under way, and this connection has carried a report of the
+    /// present state: that comes first.
+    fn may_deliver(&self) -> bool {
+        let is_proved = matches!(self.uplink.status.borrow().standing, Standing::Reporting(_));
+        let is_told = self.uplink.live.watch().borrow().changes == self.changes_told;
+        let waits = self.uplink.keeper.status().waiting_records > 0;
+        self.session.is_some() && self.delivering.is_none() && is_proved && is_told && waits
     }
 
     async fn report(&mut self) -> Option<Ended> {
@@ -427,6 +450,8 @@ impl<'a> Conversation<'a> {
                 tracing::warn!(address = %session.target.address, %error, "report not taken");
                 self.choice.failed(session.index, now, random());
             }
+            // What is under way on the same connection is tried again on the next.
+            self.delivering = None;
             self.uplink.status.send_modify(|status| status.standing = Standing::Connecting);
         } else {
             // Busy: one beat later, and not all at the same moment of it.
@@ -435,33 +460,37 @@ impl<'a> Conversation<'a> {
         None
     }
 
-    async fn deliver(&mut self) -> Option<Ended> {
-        let batch = self.uplink.keeper.batch(SystemTime::now()).await;
-        let now = self.now();
-        let (Some(batch), Some(session)) = (batch, self.session.as_mut()) else {
-            self.delivery.failed(now, DELIVERY_RETRY);
-            return None;
-        };
-        let (journal_id, first_seq) = (batch.journal_id, batch.first_seq);
-        let mut present = self.uplink.live.watch();
-        let answer = tokio::select! {
-            answer = session.deliver(batch, DELIVERY_DEADLINE) => answer,
-            // The present goes first. Should the batch have arrived, sending it again is harmless.
-            () = differs(&mut present, self.changes_told) => {
-                self.delivery.at = now + DELIVERY_PAUSE;
-                return None;
-            }
-        };
-        match answer {
-            Ok(acknowledged) => {
-                self.uplink.keeper.acknowledge(journal_id, acknowledged).await;
-                match acknowledged >= first_seq {
-                    true => self.delivery.succeeded(self.now() + DELIVERY_PAUSE),
-                    false => self.delivery.failed(now, DELIVERY_RETRY),
+    /// Begins to deliver what waits, on the connection that carries the reports.
+    fn start_delivery(&mut self) {
+        let Some(session) = &self.session else { return };
+        let (mut session, keeper) = (session.clone(), self.uplink.keeper.clone());
+        self.delivering = Some(Box::pin(async move {
+            let Some(batch) = keeper.batch(SystemTime::now()).await else {
+                return Delivered::Stalled;
+            };
+            let (journal_id, first_seq) = (batch.journal_id, batch.first_seq);
+            match session.deliver(batch, DELIVERY_DEADLINE).await {
+                Ok(acknowledged) => {
+                    keeper.acknowledge(journal_id, acknowledged).await;
+                    match acknowledged >= first_seq {
+                        true => Delivered::Onwards,
+                        false => Delivered::Stalled,
+                    }
                 }
+                Err(error) => Delivered::Failed(error),
             }
-            Err(CallError::Refused(Refusal::Revoked)) => return Some(Ended::Revoked),
-            Err(error) => {
+        }));
+    }
+
+    fn delivered(&mut self, outcome: Delivered) -> Option<Ended> {
+        let now = self.now();
+        match outcome {
+            Delivered::Onwards => self.delivery.succeeded(now + DELIVERY_PAUSE),
+            Delivered::Stalled => self.delivery.failed(now, DELIVERY_RETRY),
+            Delivered::Failed(CallError::Refused(Refusal::Revoked)) => {
+                return Some(Ended::Revoked);
+            }
+            Delivered::Failed(error) => {
                 tracing::info!(%error, "records not delivered; they stay in the journal");
                 self.delivery.failed(now, DELIVERY_RETRY);
             }
@@ -566,18 +595,11 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// The outcome of an attempt; waits for ever where there is none.
-async fn finished(attempt: &mut Option<Attempt>) -> (usize, Target, Result<Session, ConnectError>) {
-    match attempt {
-        Some(attempt) => attempt.await,
+/// The outcome of what is under way; waits for ever where nothing is.
+async fn finished<T>(under_way: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match under_way {
+        Some(under_way) => under_way.await,
         None => std::future::pending().await,
-    }
-}
-
-/// Waits until the present state has changes beyond those told.
-async fn differs(present: &mut watch::Receiver<View>, told: u64) {
-    if present.wait_for(|view| view.changes != told).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

@@ -26,8 +26,8 @@ const TEXT_BYTES_MAX: usize = 200;
 /// A goodbye is a courtesy.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A connection that carries calls.
-#[derive(Debug)]
+/// A connection that carries calls. A clone is another hand on the same connection.
+#[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) index: usize,
     pub(super) target: Target,

@@ -187,6 +187,22 @@ async fn a_delivery_that_hangs_holds_up_no_change() {
 }
 
 #[tokio::test]
+async fn a_delivery_that_hangs_costs_no_report_its_beat() {
+    let (authority, double) = one_double().await;
+    double.state.lock().unwrap().unanswered = Unanswered::Deliveries;
+    let agent = Agent::enrolled(&authority, &[double.address], &[]);
+    let at = agent.clock.moment();
+    agent.keeper.append(at, outage(at));
+    let told = seen(&double.state, |state| (state.swallowed > 0).then_some(state.reports.len()));
+    let (told, begun) = (told.await, tokio::time::Instant::now());
+    // The double asks for a report every half second.
+    seen(&double.state, |state| (state.reports.len() >= told + 3).then_some(())).await;
+    assert!(begun.elapsed() < DELIVERY_DEADLINE, "they waited for the delivery");
+    assert_eq!(double.state.lock().unwrap().swallowed, 1, "it is still under way");
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn a_report_that_hangs_is_given_up_soon_after_the_path_went_down() {
     let authority = Arc::new(Authority::new());
     let (direct, detour) = (state(&authority), state(&authority));
