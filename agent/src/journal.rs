@@ -19,6 +19,15 @@
 //! Anything else that does not read back, and an acknowledgement of records that the journal does
 //! not have, is damage: the directory is set aside under another name, and a new journal with a
 //! new id begins, because a sequence number must never stand for two records.
+//!
+//! # An older state of the disk
+//! A journal that comes back with an image of the disk numbers new records as it numbered others
+//! before. The collector notices by comparing ([`Receipt::conflicting_seq`]), and the journal
+//! [forks](Journal::fork): what is new moves to a journal with a new id, and nothing is lost or
+//! delivered twice. That journal is built in a directory beside, and takes the place of the old one
+//! by renaming; `directory` says how a crash in between is mended.
+//!
+//! [`Receipt::conflicting_seq`]: haidang_proto::model::record::Receipt::conflicting_seq
 
 mod directory;
 pub(crate) mod frame;
@@ -111,6 +120,7 @@ impl Journal {
             segment_bytes: limits.bytes_max / 2 / SEGMENTS_MAX as u64,
             age: limits.age_max,
         };
+        directory::finish_replacement(path)?;
         let directory = Directory::open(path)?;
         match reading::read(&directory)? {
             Reading::Sound(found) => Self::resume(directory, limits, found),
@@ -145,10 +155,7 @@ impl Journal {
             self.dropped += 1;
             return Err(error);
         }
-        let newest = newest(&mut self.segments);
-        newest.first_at = newest.first_at.or(Some(at.wall));
-        newest.last_at = Some(at.wall);
-        self.next_seq += 1;
+        self.wrote(at.wall);
         Ok(seq)
     }
 
@@ -192,6 +199,39 @@ impl Journal {
         while self.segments.get(1).is_some_and(|next| next.first_seq <= seq + 1) {
             self.drop_oldest()?;
         }
+        Ok(())
+    }
+
+    /// The number `seq` of the journal `id` stands for another record at the collector: what is
+    /// here from that record on begins a new journal, with a new id, and waits for delivery.
+    ///
+    /// # Errors
+    /// When the disk refuses: the journal is as before, and the collector will notice again.
+    pub fn fork(&mut self, id: Uuid, seq: u64) -> Result<(), JournalError> {
+        if id != self.id || seq >= self.next_seq {
+            return Ok(());
+        }
+        let mut new = Self::begin(Directory::beside(self.directory.path())?, self.limits)?;
+        let mut next = seq.max(self.first_seq());
+        while next < self.next_seq {
+            match self.read_from(next)? {
+                Ok(records) => {
+                    next += records.len() as u64;
+                    records.into_iter().try_for_each(|record| new.copy(record))?;
+                }
+                Err(problem) => return self.restart(problem),
+            }
+        }
+        new.sync()?;
+        let aside = new.directory.replace(self.directory.path())?;
+        tracing::warn!(
+            aside = %aside.display(),
+            "the journal was an old copy of itself; what is new in it goes on in another one"
+        );
+        new.set_aside = self.set_aside.saturating_add(1);
+        new.torn_tails = self.torn_tails;
+        new.previous_stop_was_clean = self.previous_stop_was_clean;
+        *self = new;
         Ok(())
     }
 
@@ -290,11 +330,35 @@ impl Journal {
         if bytes > FRAME_BYTES_MAX {
             return Err(JournalError::TooLarge { bytes });
         }
+        if self.needs_segment(bytes, now) { self.rotate() } else { Ok(()) }
+    }
+
+    fn needs_segment(&mut self, bytes: usize, now: SystemTime) -> bool {
         let share_of_age = self.limits.age / SEGMENTS_MAX as u32;
         let newest = newest(&mut self.segments);
         let is_full = newest.bytes + bytes as u64 > self.limits.segment_bytes;
-        let is_old = newest.first_at.is_some_and(|first| age(now, first) > share_of_age);
-        if is_full || is_old { self.rotate() } else { Ok(()) }
+        is_full || newest.first_at.is_some_and(|first| age(now, first) > share_of_age)
+    }
+
+    /// Takes over a record of another journal, under the next number. Durable with the next
+    /// [`Self::sync`].
+    fn copy(&mut self, Record { seq: _, at, event }: Record) -> Result<(), JournalError> {
+        let record = Record { seq: self.next_seq, at, event };
+        let bytes = frame::encode(&Frame::Record(record));
+        if self.needs_segment(bytes.len(), at.wall) {
+            self.sync()?;
+            self.rotate()?;
+        }
+        self.write(&bytes)?;
+        self.wrote(at.wall);
+        Ok(())
+    }
+
+    fn wrote(&mut self, at: SystemTime) {
+        let newest = newest(&mut self.segments);
+        newest.first_at = newest.first_at.or(Some(at));
+        newest.last_at = Some(at);
+        self.next_seq += 1;
     }
 
     fn rotate(&mut self) -> Result<(), JournalError> {

@@ -234,7 +234,7 @@ impl ReportingService for Ingest {
         let prepared = prepared.ok_or_else(|| {
             refused(Refusal::Malformed, "records.seq: is larger than any journal's")
         })?;
-        let Delivered { acknowledged_seq, posture } =
+        let Delivered { receipt, posture } =
             self.store.deliver(prepared).await.map_err(|error| store_refusal(&error))?;
         if let Some(posture) = posture {
             // The records are durable. Unacknowledged, they come again, change nothing in the store,
@@ -242,7 +242,7 @@ impl ReportingService for Ingest {
             let told = self.live.posture(caller.certificate.agent, posture).await;
             told.map_err(|_| refuse(Refusal::Overloaded))?;
         }
-        Ok(Response::new(wire::DeliverResponse { acknowledged_seq }))
+        Ok(Response::new(receipt.into()))
     }
 
     async fn renew(

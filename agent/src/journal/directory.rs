@@ -1,5 +1,10 @@
 //! The journal's directory: every call that touches the disk, and what makes each durable.
 //!
+//! A directory takes another one's place in three renamings: whole and synced, `<name>.building`
+//! becomes `<name>.next`; `<name>` is set aside as `<name>.damaged`; `<name>.next` becomes `<name>`.
+//! [`finish_replacement`] therefore knows after a crash: `.next` without `<name>` is what counts,
+//! and beside it `.next` and `.building` are attempts that did not come to their end.
+//!
 //! In tests it also keeps a ledger of what was made durable, so that a power cut can be played:
 //! killing a process would leave everything in the page cache and could not show a missing sync.
 
@@ -10,6 +15,11 @@ use std::path::{Path, PathBuf};
 
 use super::JournalError;
 
+/// What a directory is called while it is made, and when it is whole.
+const BUILDING: &str = ".building";
+const NEXT: &str = ".next";
+/// What one is called that was set aside.
+const DAMAGED: &str = ".damaged";
 /// Segments are read at all up to this many: more were not made by a journal.
 const FILES_MAX: usize = 64;
 
@@ -138,17 +148,29 @@ impl Directory {
     /// Moves everything to a directory beside this one, in place of what was set aside before,
     /// and begins an empty one.
     pub(super) fn set_aside(&self) -> Result<PathBuf, JournalError> {
-        let mut aside = self.path.clone().into_os_string();
-        aside.push(".damaged");
-        let aside = PathBuf::from(aside);
-        match fs::remove_dir_all(&aside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("remove", &aside)(error));
-            }
-            _ => {}
-        }
-        fs::rename(&self.path, &aside).map_err(failed("set aside", &self.path))?;
+        let aside = set_aside(&self.path)?;
         Self::open(&self.path)?;
+        Ok(aside)
+    }
+
+    /// Begins an empty directory that is to take the place of the one at `path`. What was set
+    /// aside before makes room for it.
+    pub(super) fn beside(path: &Path) -> Result<Self, JournalError> {
+        remove_all(&with_suffix(path, DAMAGED))?;
+        let building = with_suffix(path, BUILDING);
+        remove_all(&building)?;
+        Self::open(&building)
+    }
+
+    /// Takes the place of the directory at `path`, which is set aside; says where.
+    pub(super) fn replace(&mut self, path: &Path) -> Result<PathBuf, JournalError> {
+        let next = with_suffix(path, NEXT);
+        remove_all(&next)?;
+        rename(&self.path, &next)?;
+        self.path = next;
+        let aside = set_aside(path)?;
+        rename(&self.path, path)?;
+        self.path = path.into();
         Ok(aside)
     }
 
@@ -178,6 +200,42 @@ impl Directory {
     pub(super) fn cut_power(&self) {
         self.ledger.borrow().forget_unsynced(&self.path);
     }
+}
+
+/// Brings a replacement to its end, or removes what is left of it, whichever a crash calls for.
+pub(super) fn finish_replacement(path: &Path) -> Result<(), JournalError> {
+    let next = with_suffix(path, NEXT);
+    if next.exists() && !path.exists() {
+        rename(&next, path)?;
+    }
+    remove_all(&next)?;
+    remove_all(&with_suffix(path, BUILDING))
+}
+
+fn set_aside(path: &Path) -> Result<PathBuf, JournalError> {
+    let aside = with_suffix(path, DAMAGED);
+    remove_all(&aside)?;
+    rename(path, &aside)?;
+    Ok(aside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(suffix);
+    beside.into()
+}
+
+fn remove_all(path: &Path) -> Result<(), JournalError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Durable when it returns: both names are in the same directory.
+fn rename(from: &Path, to: &Path) -> Result<(), JournalError> {
+    fs::rename(from, to).map_err(failed("rename", from))?;
+    to.parent().map_or(Ok(()), sync_directory)
 }
 
 fn sync_directory(path: &Path) -> Result<(), JournalError> {

@@ -5,7 +5,7 @@
 
 use std::time::SystemTime;
 
-use haidang_proto::model::record::{Delivery, Event, Moment};
+use haidang_proto::model::record::{Delivery, Event, Moment, Receipt};
 use haidang_proto::model::report::JournalStatus;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
@@ -36,7 +36,7 @@ pub struct Requests {
 enum Request {
     Append(Moment, Event),
     Batch(SystemTime, oneshot::Sender<Option<Delivery>>),
-    Acknowledge(Uuid, u64),
+    Receipt(Uuid, Receipt),
     Stop(oneshot::Sender<()>),
 }
 
@@ -63,10 +63,10 @@ impl Keeper {
         answer.await.ok()?
     }
 
-    /// The collector has everything up to `seq`.
-    pub async fn acknowledge(&self, journal_id: Uuid, seq: u64) {
+    /// The collector has answered a delivery.
+    pub async fn receipt(&self, journal_id: Uuid, receipt: Receipt) {
         // A journal that has stopped has nothing to forget.
-        let _ = self.requests.send(Request::Acknowledge(journal_id, seq)).await;
+        let _ = self.requests.send(Request::Receipt(journal_id, receipt)).await;
     }
 
     /// How the journal fares.
@@ -112,9 +112,13 @@ pub fn keep(mut journal: Journal, requests: Requests) {
                 // Whoever asked may have been stopped meanwhile.
                 let _ = reply.send(batch);
             }
-            Request::Acknowledge(id, seq) => {
-                if let Err(error) = journal.acknowledge(id, seq) {
-                    tracing::warn!(error = chain(&error), "an acknowledgement was not kept");
+            Request::Receipt(id, Receipt { acknowledged_seq, conflicting_seq }) => {
+                let kept = match conflicting_seq {
+                    Some(seq) => journal.fork(id, seq),
+                    None => journal.acknowledge(id, acknowledged_seq),
+                };
+                if let Err(error) = kept {
+                    tracing::warn!(error = chain(&error), "the answer to a delivery was not kept");
                 }
             }
             Request::Stop(reply) => {

@@ -236,6 +236,75 @@ fn an_acknowledgement_of_lost_records_begins_a_new_journal() {
     assert_eq!(journal.status().waiting_records, 1, "an answer for the old journal is void");
 }
 
+/// What the disk image of an agency's machine brings back.
+fn copied(from: &Place) -> Place {
+    let place = Place::new();
+    fs::create_dir(place.path()).unwrap();
+    for path in from.segments() {
+        fs::copy(&path, place.path().join(path.file_name().unwrap())).unwrap();
+    }
+    place
+}
+
+#[test]
+fn an_old_copy_goes_on_as_a_new_journal_with_what_is_new_in_it() {
+    let place = Place::new();
+    let mut journal = place.open();
+    let id = journal.id();
+    fill(&mut journal, 30);
+    journal.acknowledge(id, 20).unwrap();
+    let image = copied(&place);
+    let mut restored = image.open();
+    for n in 31..=1000 {
+        restored.append(at(n), event(u32::try_from(n).unwrap())).unwrap();
+    }
+    restored.fork(id, 31).unwrap();
+    let new = restored.id();
+    assert_ne!(new, id);
+    assert_eq!(restored.status().set_aside, 1);
+    restored.fork(id, 31).unwrap();
+    restored.acknowledge(id, 40).unwrap();
+    assert_eq!((restored.id(), restored.first_seq()), (new, 1), "answers for the old one are void");
+    restored.append(at(1001), event(1001)).unwrap();
+    drop(restored);
+    let mut restored = image.open();
+    assert_eq!(restored.id(), new);
+    let records = drain(&mut restored);
+    let seqs: Vec<u64> = records.iter().map(|record| record.seq).collect();
+    assert_eq!(seqs, (1..=971).collect::<Vec<_>>());
+    let events: Vec<Event> = records.into_iter().map(|record| record.event).collect();
+    assert_eq!(events, (31..=1001).map(event).collect::<Vec<_>>());
+    assert!(image.bytes_on_disk() <= LIMITS.bytes_max);
+    assert_eq!(fs::read_dir(image.0.path()).unwrap().count(), 2, "nothing is left beside");
+}
+
+/// The moments of a fork at which a crash leaves more or less than two directories.
+#[test]
+fn a_fork_that_was_interrupted_is_finished_or_was_never_begun() {
+    let beside = |place: &Place, suffix: &str| place.0.path().join(format!("journal{suffix}"));
+    for (case, moment) in [".building", ".next", ""].into_iter().enumerate() {
+        let place = Place::new();
+        let mut journal = place.open();
+        let old = journal.id();
+        fill(&mut journal, 9);
+        journal.fork(old, 4).unwrap();
+        let new = journal.id();
+        drop(journal);
+        // Back from the end of the fork to that moment.
+        if moment.is_empty() {
+            fs::rename(place.path(), beside(&place, ".next")).unwrap();
+        } else {
+            fs::rename(place.path(), beside(&place, moment)).unwrap();
+            fs::rename(beside(&place, ".damaged"), place.path()).unwrap();
+        }
+        let mut journal = place.open();
+        let (id, waiting) = if moment.is_empty() { (new, 6) } else { (old, 9) };
+        assert_eq!((journal.id(), journal.status().waiting_records), (id, waiting), "case {case}");
+        assert_eq!(drain(&mut journal).len() as u64, waiting, "case {case}");
+        assert!(!beside(&place, ".next").exists() && !beside(&place, ".building").exists());
+    }
+}
+
 #[test]
 fn damaged_journals_never_add_up() {
     let place = Place::new();

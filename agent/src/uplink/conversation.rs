@@ -470,12 +470,11 @@ impl<'a> Conversation<'a> {
             };
             let (journal_id, first_seq) = (batch.journal_id, batch.first_seq);
             match session.deliver(batch, DELIVERY_DEADLINE).await {
-                Ok(acknowledged) => {
-                    keeper.acknowledge(journal_id, acknowledged).await;
-                    match acknowledged >= first_seq {
-                        true => Delivered::Onwards,
-                        false => Delivered::Stalled,
-                    }
+                Ok(receipt) => {
+                    let is_onwards =
+                        receipt.conflicting_seq.is_none() && receipt.acknowledged_seq >= first_seq;
+                    keeper.receipt(journal_id, receipt).await;
+                    if is_onwards { Delivered::Onwards } else { Delivered::Stalled }
                 }
                 Err(error) => Delivered::Failed(error),
             }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use haidang_proto::model::goodbye::Goodbye;
-use haidang_proto::model::record::{Delivery, Record};
+use haidang_proto::model::record::{Delivery, Receipt, Record};
 use haidang_proto::model::refusal::{REASON_KEY, Refusal};
 use haidang_proto::model::report::{Reply, Report, TrustBundle};
 use haidang_proto::model::settings::Settings;
@@ -229,7 +229,7 @@ impl ReportingService for Service {
         let delivery = Delivery::try_from(request.into_inner()).unwrap();
         let acknowledged_seq = delivery.records.last().map_or(0, |record| record.seq);
         self.0.lock().unwrap().records.extend(delivery.records);
-        Ok(Response::new(wire::DeliverResponse { acknowledged_seq }))
+        Ok(Response::new(Receipt { acknowledged_seq, conflicting_seq: None }.into()))
     }
 
     async fn renew(

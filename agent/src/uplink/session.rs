@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use haidang_proto::model::WireError;
 use haidang_proto::model::goodbye::Goodbye;
-use haidang_proto::model::record::Delivery;
+use haidang_proto::model::record::{Delivery, Receipt};
 use haidang_proto::model::refusal::{REASON_KEY, Refusal};
 use haidang_proto::model::report::{Reply, Report};
 use haidang_proto::wire;
@@ -81,16 +81,14 @@ impl Session {
         answer.try_into().map_err(CallError::Malformed)
     }
 
-    /// Answers the last sequence number that is durable at the collector.
     pub(super) async fn deliver(
         &mut self,
         delivery: Delivery,
         deadline: Duration,
-    ) -> Result<u64, CallError> {
+    ) -> Result<Receipt, CallError> {
         let request = Request::new(wire::DeliverRequest::from(delivery));
         let answer = within(deadline, self.client.deliver(request)).await?;
-        let wire::DeliverResponse { acknowledged_seq } = answer;
-        Ok(acknowledged_seq)
+        Ok(answer.into())
     }
 
     /// Answers a new chain for the key of the request.

@@ -2,13 +2,15 @@
 //!
 //! The acknowledged number is contiguous: every record up to it is in the store, or was declared
 //! lost by the agent and is written down as a gap. A record that is delivered again changes
-//! nothing, and a record beyond an undeclared hole is not taken.
+//! nothing, and a record beyond an undeclared hole is not taken. A record whose number stands for
+//! another one is a sign that the agent's disk was put back to an older state: nothing is taken of
+//! such a delivery, and the agent is told to begin another journal with what is new.
 
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::agency::AgentId;
 use haidang_proto::model::posture::{CheckSet, Outcome, PostureSnapshot};
-use haidang_proto::model::record::{Event, Moment, Record};
+use haidang_proto::model::record::{Event, Moment, Receipt, Record};
 use haidang_proto::model::verdict::Verdict;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
@@ -39,6 +41,8 @@ pub struct JournalDelivery {
 pub struct JournalRow {
     seq: i64,
     at_ms: i64,
+    boot_id: Uuid,
+    boottime_ms: i64,
     kind: &'static str,
     body: String,
     outage: Step,
@@ -49,8 +53,8 @@ pub struct JournalRow {
 /// What became of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivered {
-    /// Every record up to and including this one is durable.
-    pub acknowledged_seq: u64,
+    /// What the agent is told.
+    pub receipt: Receipt,
     /// What is held of the machine now, when the delivery had something of it. Told again when the
     /// delivery is repeated: the first answer may have been lost on its way to the fleet.
     pub posture: Option<MachinePosture>,
@@ -100,14 +104,13 @@ impl JournalRow {
             Event::Transition(_) | Event::Started { .. } | Event::ShortOutage { .. } => None,
         };
         let (kind, event) = event_json(event);
-        let body = json!({
-            "boot_id": at.boot_id,
-            "boottime_ms": millis(at.boottime),
-            "event": event,
-        });
+        let boottime_ms = millis(at.boottime);
+        let body = json!({ "boot_id": at.boot_id, "boottime_ms": boottime_ms, "event": event });
         Some(Self {
             seq: i64::try_from(*seq).ok()?,
             at_ms: unix_ms(at.wall),
+            boot_id: at.boot_id,
+            boottime_ms: i64::try_from(boottime_ms).ok()?,
             kind,
             body: body.to_string(),
             outage: Step::of(record),
@@ -201,6 +204,14 @@ pub(super) fn take(
         Some(known) => known,
         None => (begin(connection, &agent, journal)?, 0),
     };
+    if let Some(conflicting) = conflict(connection, id, before, rows)? {
+        tracing::warn!(
+            agent,
+            seq = conflicting,
+            "the machine's journal is an old copy; what is new in it comes in another one"
+        );
+        return Ok(Delivered { receipt: receipt(before, Some(conflicting)), posture: None });
+    }
     let mut acknowledged = before;
     if *first_seq > before + 1 {
         acknowledged = first_seq - 1;
@@ -216,7 +227,7 @@ pub(super) fn take(
         "INSERT INTO records (journal, seq, received_ms, at_ms, kind, body)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
-    for JournalRow { seq, at_ms, kind, body, outage, posture } in rows {
+    for JournalRow { seq, at_ms, kind, body, outage, posture, boot_id: _, boottime_ms: _ } in rows {
         if *seq == acknowledged + 1 {
             insert.execute(params![id, seq, unix_ms(*received), at_ms, kind, body])?;
             outage.apply(connection, id, *seq, *received)?;
@@ -236,9 +247,44 @@ pub(super) fn take(
     let has_posture = rows.iter().any(|row| row.posture.is_some());
     let held = if has_posture { postures::held(connection, &agent)? } else { None };
     Ok(Delivered {
-        acknowledged_seq: u64::try_from(acknowledged).unwrap_or(0),
+        receipt: receipt(acknowledged, None),
         posture: held.as_ref().map(MachinePosture::from),
     })
+}
+
+fn receipt(acknowledged: i64, conflicting: Option<i64>) -> Receipt {
+    // What is stored came from such numbers.
+    let seq = |seq: i64| u64::try_from(seq).unwrap_or(0);
+    Receipt { acknowledged_seq: seq(acknowledged), conflicting_seq: conflicting.map(seq) }
+}
+
+/// The first of those rows that are delivered again whose number stands for another record: one of
+/// another kind, or written at another moment. What was pruned meanwhile cannot be compared.
+fn conflict(
+    connection: &Connection,
+    journal: i64,
+    acknowledged: i64,
+    rows: &[JournalRow],
+) -> Result<Option<i64>, StoreError> {
+    let mut written = connection.prepare_cached(
+        "SELECT at_ms, kind, body ->> '$.boot_id', body ->> '$.boottime_ms' FROM records
+         WHERE journal = ?1 AND seq = ?2",
+    )?;
+    for row in rows.iter().take_while(|row| row.seq <= acknowledged) {
+        let is_same = written
+            .query_row([journal, row.seq], |held| {
+                let (boot_id, boottime_ms): (String, i64) = (held.get(2)?, held.get(3)?);
+                let is_same_moment = row.boot_id.to_string() == boot_id
+                    && row.boottime_ms == boottime_ms
+                    && row.at_ms == held.get::<_, i64>(0)?;
+                Ok(is_same_moment && row.kind == held.get::<_, String>(1)?)
+            })
+            .optional()?;
+        if is_same == Some(false) {
+            return Ok(Some(row.seq));
+        }
+    }
+    Ok(None)
 }
 
 fn begin(connection: &Connection, agent: &str, journal: &Uuid) -> Result<i64, StoreError> {
@@ -317,3 +363,6 @@ fn moment_json(Moment { boot_id, boottime, wall }: &Moment) -> Value {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

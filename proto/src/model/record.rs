@@ -122,6 +122,29 @@ impl From<Delivery> for wire::DeliverRequest {
     }
 }
 
+/// The answer to a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// Every record up to and including this one is durable at the collector.
+    pub acknowledged_seq: u64,
+    /// The first record of the delivery whose number stands for another record at the collector:
+    /// the journal is an old copy. Then nothing of the delivery was taken.
+    pub conflicting_seq: Option<u64>,
+}
+
+impl From<wire::DeliverResponse> for Receipt {
+    fn from(response: wire::DeliverResponse) -> Self {
+        let wire::DeliverResponse { acknowledged_seq, conflicting_seq } = response;
+        Self { acknowledged_seq, conflicting_seq: Some(conflicting_seq).filter(|seq| *seq > 0) }
+    }
+}
+
+impl From<Receipt> for wire::DeliverResponse {
+    fn from(Receipt { acknowledged_seq, conflicting_seq }: Receipt) -> Self {
+        Self { acknowledged_seq, conflicting_seq: conflicting_seq.unwrap_or(0) }
+    }
+}
+
 impl TryFrom<wire::Record> for Record {
     type Error = WireError;
 

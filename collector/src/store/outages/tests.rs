@@ -51,7 +51,7 @@ fn delivers(connection: &Connection, journal: u128, first_seq: u64, records: &[R
     let delivery = Delivery { journal_id, first_seq, records: records.to_vec() };
     let received = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_001_000);
     let prepared = JournalDelivery::prepare(agent(), &delivery, received).expect("small numbers");
-    take(connection, &prepared).expect("it is taken").acknowledged_seq
+    take(connection, &prepared).expect("it is taken").receipt.acknowledged_seq
 }
 
 /// `began-ended/lasted cause`, in the order of their beginning.

@@ -72,7 +72,7 @@ async fn a_delivery_tells_what_is_held_and_a_repeated_one_changes_nothing() {
     let first = store.deliver(sent.clone()).await.expect("taken");
     let second = store.deliver(sent).await.expect("taken");
     assert_eq!(first, second, "and the fleet is told again");
-    assert_eq!(first.acknowledged_seq, 3);
+    assert_eq!(first.receipt.acknowledged_seq, 3);
     let posture = first.posture.expect("it is told");
     assert_eq!(posture.order.seq, 3);
     assert!(posture.findings.fail().contains(CheckId::HostFirewallActive), "a fail stands");

@@ -76,6 +76,6 @@ pub(super) async fn happen(store: &Store) {
     let prepared = JournalDelivery::prepare(agent, &delivery, wall(200)).expect("small numbers");
     for _ in 0..2 {
         let delivered = store.deliver(prepared.clone()).await.expect("it is taken");
-        assert_eq!(delivered.acknowledged_seq, 3);
+        assert_eq!(delivered.receipt.acknowledged_seq, 3);
     }
 }
