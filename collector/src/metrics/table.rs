@@ -143,7 +143,7 @@ families! {
     STORE_LAG "haidang_collector_store_lag_seconds" Gauge Seconds
         "Age of the oldest thing that waits for the store; 0 when nothing does.";
     STORE_UP "haidang_collector_store_up" Gauge Truth
-        "Whether the last write to the store succeeded.";
+        "Whether the last write to the store succeeded and none has waited for ten seconds.";
     CERTIFICATE_EXPIRY "haidang_collector_certificate_expiry_timestamp_seconds" Gauge Seconds
         "End of the collector's own certificates.";
     BUILD_INFO "haidang_build_info" Gauge Info

@@ -27,6 +27,9 @@ const QUEUE_WAIT: Duration = Duration::from_secs(2);
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// How long SQLite waits for a lock that another process holds, such as an operator's shell.
 const BUSY_WAIT: Duration = Duration::from_secs(2);
+/// A write that has waited so long stands for a store that hangs: a commit takes milliseconds, and
+/// a disk that is merely slow seconds.
+const HANGS_AFTER: Duration = Duration::from_secs(10);
 /// Pages copied by a backup before the reader's other callers would be served; 4 MiB.
 const BACKUP_PAGES: i32 = 1_024;
 
@@ -51,7 +54,8 @@ pub struct Store {
 /// How the store fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreHealth {
-    /// Whether the last commit succeeded.
+    /// Whether the last commit succeeded, and no write has been waiting for ten seconds: a disk
+    /// that hangs reports no failure.
     pub up: bool,
     /// Age of the oldest write that waits or has failed.
     pub lag: Duration,
@@ -110,11 +114,7 @@ impl Store {
 
     /// How it fares.
     pub fn health(&self) -> StoreHealth {
-        let lag = match self.health.waiting_since.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            since => self.health.base.elapsed().saturating_sub(Duration::from_micros(since)),
-        };
-        StoreHealth { up: self.health.up.load(Ordering::Relaxed), lag }
+        self.health.at(Instant::now())
     }
 
     /// Runs a change; the answer comes when it is durable.
@@ -328,6 +328,17 @@ impl StoreThread {
 }
 
 impl Health {
+    fn at(&self, now: Instant) -> StoreHealth {
+        let lag = match self.waiting_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => {
+                let elapsed = now.saturating_duration_since(self.base);
+                elapsed.saturating_sub(Duration::from_micros(since))
+            }
+        };
+        StoreHealth { up: self.up.load(Ordering::Relaxed) && lag < HANGS_AFTER, lag }
+    }
+
     fn waits_since(&self, queued: Instant) {
         let since = queued.saturating_duration_since(self.base).as_micros();
         let since = u64::try_from(since).unwrap_or(u64::MAX).max(1);
@@ -378,3 +389,6 @@ impl std::fmt::Debug for StoreThread {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
