@@ -14,6 +14,8 @@ mod exceptions;
 mod history;
 mod identities;
 mod journals;
+#[cfg(test)]
+mod laws;
 mod outages;
 mod policies;
 mod postures;

@@ -1,8 +1,10 @@
 //! Laws that hold whatever comes in.
 
+use haidang_proto::model::posture::{FailReason, Outcome};
 use haidang_proto::model::verdict::all_verdicts;
 use proptest::prelude::*;
 
+use super::posture::posture;
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -176,5 +178,34 @@ proptest! {
             shuffled.report(id(1), report(sequence), home(), at(100));
         }
         prop_assert_eq!(shown(&mut straight, at(101)), shown(&mut shuffled, at(101)));
+    }
+
+    #[test]
+    fn what_was_heard_before_changes_nothing_when_it_comes_again(
+        verdicts in proptest::collection::vec(0..all_verdicts().len(), 1..12),
+        replays in proptest::collection::vec(0_usize..12, 0..20),
+        seconds in 111_u64..200,
+    ) {
+        let mut fleet = fleet();
+        let said_at = |step: usize| said(step as u64 + 1, all_verdicts()[verdicts[step]]);
+        let held_at = |step: usize| {
+            let outcome = match step % 2 {
+                0 => Outcome::Pass,
+                _ => Outcome::Fail(FailReason::Absent),
+            };
+            posture(step as i64, outcome, 100)
+        };
+        for (second, step) in (100..).zip(0..verdicts.len()) {
+            fleet.report(id(1), said_at(step), home(), at(second));
+            fleet.posture(id(1), held_at(step));
+            fleet.tick(at(second));
+        }
+        let before = shown(&mut fleet, at(seconds));
+        for replay in replays {
+            let step = replay % verdicts.len();
+            fleet.report(id(1), said_at(step), home(), at(seconds));
+            fleet.posture(id(1), held_at(step));
+        }
+        prop_assert_eq!(shown(&mut fleet, at(seconds)), before);
     }
 }

@@ -7,7 +7,7 @@ use crate::posture::{
     Decision, Findings, MachinePosture, Order, PolicyChange, PolicyTerms, Scope, Standing,
 };
 
-fn posture(seq: i64, outcome: Outcome, at_seconds: u64) -> MachinePosture {
+pub(super) fn posture(seq: i64, outcome: Outcome, at_seconds: u64) -> MachinePosture {
     let mut findings = Findings::UNREAD;
     for check in CheckId::ALL {
         findings.put(*check, Outcome::Pass);
