@@ -174,6 +174,7 @@ pub struct Fleet {
     config: FleetConfig,
     calendar: Calendar,
     started: Duration,
+    started_wall: SystemTime,
     /// The latest tick, on the monotonic clock.
     ticked: Option<Duration>,
     /// By roster row.
@@ -227,6 +228,7 @@ impl Fleet {
             config,
             calendar: Calendar::default(),
             started: now.mono,
+            started_wall: now.wall,
             ticked: None,
             agencies: Vec::new(),
             agents: HashMap::new(),

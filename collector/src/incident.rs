@@ -127,9 +127,16 @@ pub(crate) struct Incidents {
     parents: BTreeMap<String, SystemTime>,
     suspicion: Suspicion,
     anchors: Anchors,
+    clock_doubted: bool,
 }
 
 impl Incidents {
+    /// Whether the collector's clock was stepped so far that it may turn agents away by mistake:
+    /// who is missed then is doubted as when its own anchors fail.
+    pub(crate) const fn doubt_clock(&mut self, doubted: bool) {
+        self.clock_doubted = doubted;
+    }
+
     /// Whether any of the collector's own anchors answered.
     pub(crate) fn anchors_checked(&mut self, answered: bool, mono: Duration) {
         self.anchors.checked(answered, mono);
@@ -162,7 +169,8 @@ impl Incidents {
         }
         // What a parent explains is settled first, from lateness; what it does not may be us.
         let explained = self.tree.explained(members);
-        let doubt = Doubt { explained: &explained, anchors_fail: self.anchors.fail(mono) };
+        let anchors_fail = self.anchors.fail(mono) || self.clock_doubted;
+        let doubt = Doubt { explained: &explained, anchors_fail };
         self.suspicion.update(members, &self.tree, &doubt, &mut self.rows, mono, wall);
         self.update_parents(members, mono, wall);
     }

@@ -284,7 +284,7 @@ impl Collector {
                 core_check::watch_anchors(config.core_check.clone(), live.clone(), stop.clone());
             edge.spawn("anchors", anchors);
         }
-        edge.spawn("vitals", tasks::vitals(store.clone(), metrics.clone(), stop.clone()));
+        edge.spawn("vitals", tasks::vitals(store.clone(), metrics.clone(), clock, stop.clone()));
         let keep = tasks::Keeper {
             store: store.clone(),
             snapshot,

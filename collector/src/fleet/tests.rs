@@ -10,6 +10,7 @@ use super::*;
 use crate::roster::{Loopback, Source, parse};
 use crate::snapshot::{AgencyView, Finding};
 
+mod clock;
 mod hours;
 mod laws;
 mod mass;

@@ -17,6 +17,10 @@ const STOP_EXCUSE_WORKED: Duration = Duration::from_secs(8 * 3_600);
 /// The same without a calendar, where every hour counts: a weekend.
 const STOP_EXCUSE_ALWAYS: Duration = Duration::from_secs(72 * 3_600);
 
+/// A step of the wall clock from which certificates may be refused by mistake: they are backdated by
+/// 24 hours.
+const CLOCK_STEP_MAX: Duration = Duration::from_secs(12 * 3_600);
+
 impl Fleet {
     /// Judges every agency. Call once a second; returns what changed.
     pub fn tick(&mut self, now: Now) -> Vec<AgencyTransition> {
@@ -40,6 +44,7 @@ impl Fleet {
                 member => member,
             })
             .collect();
+        self.incidents.doubt_clock(self.clock_stepped(now) > CLOCK_STEP_MAX);
         self.incidents.update(&members, now.mono, now.wall);
         let passed = now.mono.saturating_sub(self.ticked.replace(now.mono).unwrap_or(now.mono));
         let excuse = match self.calendar.is_empty() {
@@ -92,6 +97,15 @@ impl Fleet {
                 self.agencies[row].gateways.iter_mut().for_each(Gateway::office_closed);
             }
         }
+    }
+
+    /// How far the wall clock has moved beyond the monotonic one since the start, in either
+    /// direction.
+    fn clock_stepped(&self, now: Now) -> Duration {
+        let passed = now.mono.saturating_sub(self.started);
+        let expected = self.started_wall + passed;
+        let ahead = now.wall.duration_since(expected);
+        ahead.unwrap_or_else(|behind| behind.duration())
     }
 
     fn judge(&self, agency: &Agency, now: Now) -> AgencyState {

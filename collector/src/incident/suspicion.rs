@@ -1,4 +1,5 @@
-//! "Is it us?": many agents late at once, and no parent explains it; or our own anchors fail.
+//! "Is it us?": many agents late at once, and no parent explains it; or our own anchors fail, or our
+//! clock was stepped.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -28,7 +29,7 @@ pub(super) struct Suspicion {
 pub(super) struct Doubt<'a> {
     /// By group: whether its parent explains the lateness below it.
     pub(super) explained: &'a [bool],
-    /// Whether our own anchors fail.
+    /// Whether our own anchors fail, or our clock cannot be believed.
     pub(super) anchors_fail: bool,
 }
 

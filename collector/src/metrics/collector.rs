@@ -79,6 +79,7 @@ pub struct CollectorMetrics {
     ingest: Histogram,
     store_lag: Gauge,
     store_up: IntGauge,
+    clock_step: Gauge,
     certificate_expiry: GaugeVec,
 }
 
@@ -99,6 +100,7 @@ impl CollectorMetrics {
             )?,
             store_lag: Gauge::with_opts(opts(&table::STORE_LAG))?,
             store_up: IntGauge::with_opts(opts(&table::STORE_UP))?,
+            clock_step: Gauge::with_opts(opts(&table::CLOCK_STEP))?,
             certificate_expiry: GaugeVec::new(opts(&table::CERTIFICATE_EXPIRY), &["certificate"])?,
         };
         let build_info = IntGaugeVec::new(opts(&table::BUILD_INFO), &["version"])?;
@@ -113,6 +115,7 @@ impl CollectorMetrics {
         metrics.registry.register(Box::new(metrics.ingest.clone()))?;
         metrics.registry.register(Box::new(metrics.store_lag.clone()))?;
         metrics.registry.register(Box::new(metrics.store_up.clone()))?;
+        metrics.registry.register(Box::new(metrics.clock_step.clone()))?;
         metrics.registry.register(Box::new(metrics.certificate_expiry.clone()))?;
         for listener in [Listener::Dedicated, Listener::Fallback] {
             metrics.reports.with_label_values(&[listener.as_str()]);
@@ -157,6 +160,11 @@ impl CollectorMetrics {
     pub fn store_failed(&self, lag: Duration) {
         self.store_up.set(0);
         self.store_lag.set(lag.as_secs_f64());
+    }
+
+    /// The wall clock was stepped so far since the start.
+    pub fn clock_stepped(&self, seconds: f64) {
+        self.clock_step.set(seconds);
     }
 
     /// A certificate of our own is in use.

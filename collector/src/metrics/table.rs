@@ -144,6 +144,8 @@ families! {
         "Age of the oldest thing that waits for the store; 0 when nothing does.";
     STORE_UP "haidang_collector_store_up" Gauge Truth
         "Whether the last write to the store succeeded and none has waited for ten seconds.";
+    CLOCK_STEP "haidang_collector_clock_step_seconds" Gauge Seconds
+        "How far the collector's wall clock has been stepped since it started; ahead is positive.";
     CERTIFICATE_EXPIRY "haidang_collector_certificate_expiry_timestamp_seconds" Gauge Seconds
         "End of the collector's own certificates.";
     BUILD_INFO "haidang_build_info" Gauge Info

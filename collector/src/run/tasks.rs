@@ -15,7 +15,7 @@ use crate::fleet::AgencyTransition;
 use crate::import::{Files, Imported, Importer};
 use crate::metrics::CollectorMetrics;
 use crate::snapshot::Snapshot;
-use crate::store::{Seen, Store};
+use crate::store::{Seen, Store, StoreError};
 use std::sync::Arc;
 
 /// Transitions kept while the store is down: several for each agency of the nation.
@@ -28,6 +28,11 @@ const CHECKPOINT_PERIOD: Duration = Duration::from_secs(30);
 const RETRY_PERIOD: Duration = Duration::from_secs(5);
 /// Time between prunings.
 const PRUNE_PERIOD: Duration = Duration::from_secs(3_600);
+/// How much history one of them drops at most: in an hour as much as a day brings, so that a clock
+/// that is a year ahead costs days and not the year, until somebody has set it right.
+const PRUNE_SPAN_MAX: Duration = Duration::from_secs(86_400);
+/// A step of the wall clock that is worth a line.
+const CLOCK_STEP_SECONDS_MIN: f64 = 60.0;
 
 /// Tasks with names. None of them may end before it is told to.
 #[derive(Default)]
@@ -130,9 +135,15 @@ pub(super) async fn history(store: Store, mut batches: mpsc::Receiver<Vec<Agency
     }
 }
 
-/// Shows once a second how the store fares.
-pub(super) async fn vitals(store: Store, metrics: CollectorMetrics, stop: CancellationToken) {
+/// Shows once a second how the store and the clock fare.
+pub(super) async fn vitals(
+    store: Store,
+    metrics: CollectorMetrics,
+    clock: Clock,
+    stop: CancellationToken,
+) {
     let mut second = every(Duration::from_secs(1));
+    let mut step_told = 0.0;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -142,6 +153,15 @@ pub(super) async fn vitals(store: Store, metrics: CollectorMetrics, stop: Cancel
         match health.up {
             true => metrics.store_written(health.lag),
             false => metrics.store_failed(health.lag),
+        }
+        let step_seconds = clock.step_seconds();
+        metrics.clock_stepped(step_seconds);
+        if (step_seconds - step_told).abs() > CLOCK_STEP_SECONDS_MIN {
+            step_told = step_seconds;
+            tracing::warn!(
+                step_seconds,
+                "the clock was stepped: certificates are judged and records dated by it; see timedatectl"
+            );
         }
     }
 }
@@ -159,6 +179,8 @@ impl Keeper {
         let mut round = every(RETRY_PERIOD);
         let (mut since_checkpoint, mut since_prune) = (Duration::ZERO, PRUNE_PERIOD);
         let mut kept_until = SystemTime::UNIX_EPOCH;
+        // Set while a pruning is under way.
+        let mut horizon = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -171,14 +193,26 @@ impl Keeper {
                 self.checkpoint(&mut kept_until).await;
             }
             if since_prune >= PRUNE_PERIOD {
-                let oldest = self.clock.now().wall.checked_sub(self.history_age_max);
-                match self.store.prune(oldest.unwrap_or(SystemTime::UNIX_EPOCH)).await {
-                    Ok(more) => since_prune = if more { PRUNE_PERIOD } else { Duration::ZERO },
+                match self.prune(&mut horizon).await {
+                    Ok(true) => {}
+                    Ok(false) => (since_prune, horizon) = (Duration::ZERO, None),
                     Err(error) => tracing::debug!(%error, "nothing was pruned"),
                 }
             }
         }
         self.checkpoint(&mut kept_until).await;
+    }
+
+    /// Drops some of what is too old; whether there may be more.
+    async fn prune(&self, horizon: &mut Option<SystemTime>) -> Result<bool, StoreError> {
+        let until = match *horizon {
+            Some(until) => until,
+            None => {
+                let oldest = self.store.oldest_record().await?;
+                *horizon.insert(prune_until(self.clock.now().wall, self.history_age_max, oldest))
+            }
+        };
+        self.store.prune(until).await
     }
 
     async fn checkpoint(&self, kept_until: &mut SystemTime) {
@@ -196,6 +230,12 @@ impl Keeper {
             Err(error) => tracing::debug!(%error, "no checkpoint was made"),
         }
     }
+}
+
+/// Before when history is dropped: `age_max` ago, but not more of it than a day at a time.
+fn prune_until(now: SystemTime, age_max: Duration, oldest: Option<SystemTime>) -> SystemTime {
+    let until = now.checked_sub(age_max).unwrap_or(SystemTime::UNIX_EPOCH);
+    oldest.map_or(until, |oldest| until.min(oldest + PRUNE_SPAN_MAX))
 }
 
 /// Reads the roster's files again whenever it is asked to.
@@ -242,4 +282,22 @@ fn every(period: Duration) -> tokio::time::Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_ahead_drops_a_day_at_a_time() {
+        let day = Duration::from_secs(86_400);
+        let now = SystemTime::UNIX_EPOCH + day * 20_000;
+        let until = |now, oldest| prune_until(now, day * 730, oldest);
+        assert_eq!(until(now, None), now - day * 730);
+        assert_eq!(until(now, Some(now - day * 300)), now - day * 730, "nothing is as old");
+        let oldest = now - day * 730 - day / 24;
+        assert_eq!(until(now, Some(oldest)), now - day * 730, "an hour's worth, each hour");
+        assert_eq!(until(now + day * 365, Some(oldest)), oldest + day);
+        assert!(until(SystemTime::UNIX_EPOCH, Some(oldest)) <= SystemTime::UNIX_EPOCH, "nothing");
+    }
 }

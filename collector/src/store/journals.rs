@@ -155,6 +155,19 @@ impl Store {
         .await
     }
 
+    /// When the oldest record that is kept was received.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn oldest_record(&self) -> Result<Option<SystemTime>, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT min(received_ms) FROM records";
+            let oldest: Option<i64> = connection.query_row(sql, [], |row| row.get(0))?;
+            Ok(oldest.map(from_unix_ms))
+        })
+        .await
+    }
+
     /// Drops records, outages and transitions from before `oldest`, some at a time; the last transition
     /// of each agency stays. Drops the posture of machines that are enrolled no more. Returns
     /// whether there may be more.
