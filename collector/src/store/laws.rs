@@ -109,7 +109,7 @@ fn deliver(connection: &Connection, agent: usize, records: &[Record]) -> usize {
     let received = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_001_000);
     let prepared = JournalDelivery::prepare(AgentId(id), &delivery, received);
     let done = take(connection, &prepared.expect("small numbers")).expect("it is taken");
-    usize::try_from(done.acknowledged_seq).expect("small")
+    usize::try_from(done.receipt.acknowledged_seq).expect("small")
 }
 
 /// Every table that a delivery writes, without the numbers that rows were given.

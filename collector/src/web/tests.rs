@@ -482,7 +482,7 @@ async fn an_agencys_posture_names_its_machines_and_who_answers_for_what() {
     let posture = collector.get(&format!("/api/v1/agencies/{first}/posture")).await.json();
     assert_eq!(posture["machines"]["enrolled"], 3);
     assert_eq!((&posture["score_worst"], &posture["meets_goal"]), (&0.into(), &false.into()));
-    let known = haidang_proto::model::posture::CHECKS;
+    let known = CHECKS;
     assert_eq!(posture["checks"].as_array().map(Vec::len), Some(known), "unheard is unknown");
     let lock = posture["checks"].as_array().expect("checks").iter();
     let lock = lock.clone().find(|check| check["check"] == "screen_lock").expect("it is there");
