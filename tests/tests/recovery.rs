@@ -1,6 +1,8 @@
-//! A machine that was off past the end of its certificate, with real programs on loopback. The
-//! agent's certificate ends with a CA whose term is over in seconds; then the CA's operator
-//! installs a longer certificate of the same key. Needs no root.
+//! Machines that come back from the past, with real programs on loopback. Needs no root.
+//!
+//! One was off past the end of its certificate: that ends with a CA whose term is over in seconds;
+//! then the CA's operator installs a longer certificate of the same key. One has its disk put back
+//! to an older state, so that its journal numbers new records as it numbered others before.
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -14,10 +16,13 @@ use haidang_tests::wait;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, SerialNumber,
 };
+use rusqlite::Connection;
 
 const AGENCY: &str = "01-018";
 /// Time for the collector's start and one enrolment, builds without optimisation included.
 const FIRST_TERM: Duration = Duration::from_secs(12);
+/// Records are delivered within seconds, and after a failure within a minute.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn write_ca(directory: &Path, key: &KeyPair, serial: u64, until: SystemTime) {
     let mut params = CertificateParams::default();
@@ -75,4 +80,67 @@ async fn a_machine_that_was_off_past_its_certificates_end_recovers_by_itself() {
     let listed = world.collector.run(&["agent", "list"]).expect("started");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert_eq!(listed.lines().count(), 2, "the same identity goes on: {listed}");
+}
+
+/// Waits until everything that the agent's journal holds is with the collector.
+async fn delivered(agent: &Agent, set_aside: u64) {
+    let waited = wait::until("an empty journal", PATIENCE, || async {
+        let status = agent.status().await.map_err(|error| format!("{error:#}"))?;
+        let journal = &status["journal"];
+        let is_reporting = status["uplink"]["standing"] == "reporting";
+        if is_reporting && journal["waiting_records"] == 0 && journal["set_aside"] == set_aside {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
+    waited.await.unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// How often records of each kind were taken, and in how many journals; none may be there twice.
+fn taken(store: &Path) -> (usize, i64) {
+    let store = Connection::open(store).expect("the store of a collector that has ended");
+    let count = |sql| store.query_row(sql, [], |row| row.get(0)).expect("a count");
+    let all: i64 = count("SELECT count(*) FROM records");
+    let different: i64 = count(
+        "SELECT count(*) FROM (SELECT DISTINCT kind, at_ms, body ->> '$.boottime_ms' FROM records)",
+    );
+    assert_eq!(all, different, "a record was taken twice");
+    assert_eq!(count("SELECT count(*) FROM gaps"), 0_i64);
+    let starts: i64 = count("SELECT count(*) FROM records WHERE kind = 'started'");
+    (usize::try_from(starts).expect("few"), count("SELECT count(*) FROM journals"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_image_put_back_costs_no_record_and_brings_none_twice() {
+    let world = Loopback::start(&[AGENCY]).await.unwrap_or_else(|error| panic!("{error:#}"));
+    let agent = world.start_agent(AGENCY, 0, "restored").expect("started");
+    delivered(&agent, 0).await;
+    let plan = agent.stop().await.expect("it stops");
+    let journal = plan.state_dir().join("journal");
+    let image = world.directory.path().join("image");
+    copy_files(&journal, &image);
+
+    // What happens after the image was made, and is with the collector.
+    let agent = Agent::start(plan).expect("started");
+    delivered(&agent, 0).await;
+    let agent = agent.restart().await.expect("restarted");
+    delivered(&agent, 0).await;
+    let plan = agent.stop().await.expect("it stops");
+
+    fs::remove_dir_all(&journal).expect("removed");
+    copy_files(&image, &journal);
+    let agent = Agent::start(plan).expect("started");
+    delivered(&agent, 1).await;
+    agent.stop().await.expect("it stops");
+    let collector = world.collector.stop().await.unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(taken(&collector.directory.join("state/collector.db")), (4, 2));
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("made");
+    for entry in fs::read_dir(from).expect("listed") {
+        let path = entry.expect("listed").path();
+        fs::copy(&path, to.join(path.file_name().expect("a file"))).expect("copied");
+    }
 }
