@@ -287,6 +287,17 @@ impl Uplink {
         (inside, self.config.collector.fallback_endpoints.clone())
     }
 
+    /// Listeners that renew an expired certificate. They were told at enrolment, so only those count
+    /// that the installer's own words allow: inside the pinned prefixes, or a permitted fallback.
+    fn recovery_endpoints(&self, identity: &Identity) -> Vec<SocketAddr> {
+        let fallback = &self.config.collector.fallback_endpoints;
+        let is_permitted = |address: &SocketAddr| {
+            self.is_dedicated(*address) || fallback.iter().any(|one| one.ip() == address.ip())
+        };
+        let told = identity.contacts.recovery_endpoints.iter();
+        told.copied().filter(is_permitted).collect()
+    }
+
     fn is_dedicated(&self, address: SocketAddr) -> bool {
         self.config.dedicated.network_prefixes.iter().any(|net| net.contains(&address.ip()))
     }

@@ -6,11 +6,12 @@
 //! `exposition`, `expressions`), and whole worlds: `laboratory`, `alert_path` and `accuracy` in namespaces, `loopback`
 //! without root, `load` with thousands of agents, `kills` that end them at random. `trial` runs scenarios,
 //! `pass_budget` measures the posture pass of a running agent, `peers` sets our checks beside other tools'.
-//! `parsers` names every parser of outside bytes; `peer`, `flood` and `siege` are what a collector endures.
+//! `parsers` names every parser of outside bytes; `peer`, `flood` and `siege` are what a collector endures, `captured` (watched by `wire_tap`) what an agent does.
 //! `forward` and `control` make a laboratory usable from a shell.
 
 pub mod netns;
 mod tun;
+pub mod wire_tap;
 pub mod relay;
 pub mod core_services;
 mod middlebox;
@@ -27,6 +28,7 @@ pub mod expressions;
 pub mod prefixes;
 pub mod collector;
 pub mod agent;
+pub mod captured;
 pub mod webhook;
 pub mod monitoring;
 pub mod scenario;

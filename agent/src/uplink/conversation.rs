@@ -516,8 +516,8 @@ impl<'a> Conversation<'a> {
 
     /// The certificate has expired: only the recovery listener still hears this machine.
     async fn recover(&mut self) {
-        let targets = &self.identity.contacts.recovery_endpoints;
-        match recovery::renew_expired(&self.uplink.config, &self.identity, targets).await {
+        let targets = self.uplink.recovery_endpoints(&self.identity);
+        match recovery::renew_expired(&self.uplink.config, &self.identity, &targets).await {
             Ok(chain) => {
                 self.is_refused_as_expired = false;
                 self.recovery.succeeded(self.now());

@@ -27,8 +27,8 @@ const NONCE_BYTES_MAX: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RecoveryError {
     #[error(
-        "the certificate has expired and no recovery listener is known; enrol again with: \
-         haidang-agent enroll --replace"
+        "the certificate has expired, and no recovery listener is known inside network_prefixes or \
+         at a fallback; enrol again with: haidang-agent enroll --replace"
     )]
     NoListener,
     #[error("no recovery listener was reached")]

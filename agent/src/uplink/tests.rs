@@ -364,14 +364,18 @@ async fn a_certificate_past_half_its_life_is_renewed_and_used() {
 #[tokio::test]
 async fn an_expired_certificate_is_renewed_by_the_recovery_listener() {
     let authority = Arc::new(Authority::new());
-    let state = state(&authority);
+    let (state, outside) = (state(&authority), state(&authority));
     let reporting = Double::start(Serves::Reporting, &state, COLLECTOR).await;
     let recovery = Double::start(Serves::Recovery, &state, COLLECTOR).await;
+    // What a captured collector told of, and no installer.
+    let listener = tokio::net::TcpListener::bind("[::1]:0").await.unwrap();
+    let elsewhere = listener.local_addr().unwrap();
+    let _elsewhere = Double::serve(listener, Serves::Recovery, &outside, COLLECTOR);
     let mut identity = authority.identity();
     let request = identity.key.request().unwrap();
     let (from, to) = (Duration::from_secs(9 * 86_400), Duration::from_secs(3));
     identity.chain = vec![authority.sign_for(&request, identity_of_an_agent(), from, to)];
-    identity.contacts.recovery_endpoints = vec![recovery.address];
+    identity.contacts.recovery_endpoints = vec![elsewhere, recovery.address];
     let place = tempfile::tempdir().unwrap();
     let store = Store::new(place.path());
     let ends = store.install(identity, Replace::No, SystemTime::now()).unwrap().not_after;
@@ -383,6 +387,7 @@ async fn an_expired_certificate_is_renewed_by_the_recovery_listener() {
     seen(&state, |state| (state.recoveries == 1).then_some(())).await;
     agent.standing(|status| matches!(status.standing, Standing::Reporting(_))).await;
     assert!(agent.store.load().unwrap().unwrap().not_after > SystemTime::now());
+    assert_eq!(outside.lock().unwrap().connections, 0, "outside the pinned prefixes");
     agent.stop().await;
 }
 
