@@ -22,20 +22,7 @@ impl Binaries {
     /// # Errors
     /// With the command to build them when they are missing.
     pub fn find() -> Result<Self> {
-        let directory = match std::env::var_os("HAIDANG_BIN_DIR") {
-            Some(directory) => PathBuf::from(directory),
-            None => beside_this_program()?,
-        };
-        let find = |name: &str| {
-            let path = directory.join(name);
-            ensure!(
-                path.is_file(),
-                "{} is missing: run `cargo build --workspace --bins` first",
-                path.display()
-            );
-            Ok(path)
-        };
-        Ok(Self { agent: find("haidang-agent")?, collector: find("haidang-collector")? })
+        Ok(Self { agent: program("haidang-agent")?, collector: program("haidang-collector")? })
     }
 
     /// Copies them to where `nobody` may run them, whatever the build directory allows.
@@ -53,6 +40,24 @@ impl Binaries {
         };
         Ok(Self { agent: copy(&self.agent)?, collector: copy(&self.collector)? })
     }
+}
+
+/// A program of the workspace.
+///
+/// # Errors
+/// With the command to build it when it is missing.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let directory = match std::env::var_os("HAIDANG_BIN_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => beside_this_program()?,
+    };
+    let path = directory.join(name);
+    ensure!(
+        path.is_file(),
+        "{} is missing: run `cargo build --workspace --bins` first",
+        path.display()
+    );
+    Ok(path)
 }
 
 /// A file of the repository.

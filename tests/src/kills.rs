@@ -8,10 +8,11 @@
 //! journal's shape and shares no code with it.
 //!
 //! A kill keeps the page cache: it shows what a crash of a program does. What a power cut does is
-//! shown where writes can be dropped: for the journal, by its own tests.
+//! shown where writes can be dropped: for the journal by its own tests, for the store by
+//! [`crate::power_cut`].
 
 mod audit;
-mod courier;
+pub(crate) mod courier;
 mod on_disk;
 
 use std::fmt::Write as _;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 
 use crate::agent::{Agent, AgentPlan};
 use crate::collector::Collector;
+use crate::dice::Dice;
 use crate::figures;
 use crate::loopback::Loopback;
 use crate::wait;
@@ -59,24 +61,6 @@ pub struct Outcome {
     pub agent_records: u64,
     /// How long it took.
     pub took: Duration,
-}
-
-/// Randomness that a seed repeats: splitmix64.
-#[derive(Debug, Clone)]
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn within(&mut self, range: std::ops::Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start).max(1)
-    }
 }
 
 /// Kills so many times, and looks for every record.

@@ -4,7 +4,8 @@
 //! (`core_services`), the network and its faults (`topology`, `fault`, `process_fault`), real programs (`program`,
 //! `binaries`, `collector`, `agent`, `monitoring`, `webhook`), what is read from them (`web`,
 //! `exposition`, `expressions`), and whole worlds: `laboratory`, `alert_path` and `accuracy` in namespaces, `loopback`
-//! without root, `load` with thousands of agents, `kills` that end them at random. `trial` runs scenarios,
+//! without root, `load` with thousands of agents, `kills` that end them at random,
+//! `power_cut` that drops what the store did not sync. `trial` runs scenarios,
 //! `pass_budget` measures the posture pass of a running agent, `peers` sets our checks beside other tools'.
 //! `parsers` names every parser of outside bytes; `peer`, `flood` and `siege` are what a collector endures, `captured` (watched by `wire_tap`) what an agent does.
 //! `forward` and `control` make a laboratory usable from a shell.
@@ -37,7 +38,9 @@ pub mod trial;
 pub mod alert_path;
 pub mod accuracy;
 pub mod loopback;
+mod dice;
 pub mod kills;
+pub mod power_cut;
 pub mod load;
 pub mod figures;
 pub mod pass_budget;

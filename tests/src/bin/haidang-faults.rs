@@ -1,12 +1,14 @@
-//! Faults with a count: `kills` ends collector and agents at random under load, looks for every
-//! record, and writes the figures into `benches/RESULTS.md`.
+//! Faults with a count. Each command does what its name says to the real programs, looks for every
+//! acknowledged record, and writes its figures into `benches/RESULTS.md`.
 
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use haidang_tests::binaries::repository;
-use haidang_tests::{figures, interrupted, kills};
+use haidang_tests::{figures, interrupted, kills, power_cut};
 
 #[derive(Parser)]
 #[command(about = "Faults under load, with a count of what was lost")]
@@ -26,22 +28,62 @@ enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Cut the power after every operation of the store on its files. Needs strace.
+    PowerCut {
+        /// Deliveries of each of three journals in each of two sessions.
+        #[arg(long, default_value_t = 200)]
+        deliveries: u32,
+        /// Cuts after each operation that lose things at random.
+        #[arg(long, default_value_t = 3)]
+        random_losses: u32,
+        /// Repeats deliveries and losses; drawn when it is not given.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// What `power-cut` records.
+    #[command(hide = true)]
+    StoreWriter {
+        #[arg(long)]
+        directory: PathBuf,
+        #[arg(long)]
+        deliveries: u32,
+        #[arg(long)]
+        seed: u64,
+    },
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Task::Kills { runs, seed } = Arguments::parse().command;
-    let seed = seed.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
-    println!("seed {seed}");
-    let task = async {
-        let outcome = kills::run(runs, seed, |progress| println!("{progress}")).await?;
-        let section = outcome.section()?;
-        figures::record(&repository("tests/benches/RESULTS.md"), &section)?;
-        println!("{section}");
-        Ok(())
-    };
+    let task = run(Arguments::parse().command);
     tokio::select! {
         done = task => done,
         () = interrupted() => Ok(()),
     }
+}
+
+async fn run(task: Task) -> Result<()> {
+    let section = match task {
+        Task::Kills { runs, seed } => {
+            kills::run(runs, seeded(seed), |progress| println!("{progress}")).await?.section()?
+        }
+        Task::PowerCut { deliveries, random_losses, seed } => {
+            let program = std::env::current_exe().context("ask where this program is")?;
+            let seed = seeded(seed);
+            let plan = power_cut::Plan { program, deliveries, random_losses, seed };
+            tokio::task::block_in_place(|| power_cut::run(plan))?.section()?
+        }
+        Task::StoreWriter { directory, deliveries, seed } => {
+            return power_cut::write(&directory, deliveries, seed).await;
+        }
+    };
+    figures::record(&repository("tests/benches/RESULTS.md"), &section)?;
+    println!("{section}");
+    Ok(())
+}
+
+/// The seed that was asked for, or a drawn one. Told, so that a failure can be repeated.
+fn seeded(asked: Option<u64>) -> u64 {
+    let seed = asked.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    println!("seed {seed}");
+    seed
 }

@@ -89,3 +89,54 @@ impl Audit {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use haidang_collector::store::{JournalDelivery, Opened, Store, StoreThread};
+    use haidang_proto::model::agency::AgentId;
+    use haidang_proto::model::record::Delivery;
+
+    use super::super::courier::record;
+    use super::*;
+
+    /// A store that took three records of one courier, and then suffered `damage`.
+    async fn verdict(damage: &str) -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("collector.db");
+        let Opened { store, writer, reader } = Store::open(&path)?;
+        let run = |thread: StoreThread| std::thread::spawn(move || thread.run());
+        let threads = [run(writer), run(reader)];
+        let (journal, written) = (Uuid::new_v4(), vec![7, 8, 9]);
+        let records = (1..).zip(&written).map(|(seq, mark)| record(seq, *mark)).collect();
+        let delivery = Delivery { journal_id: journal, first_seq: 1, records };
+        let agent = AgentId(Uuid::new_v4());
+        let prepared = JournalDelivery::prepare(agent, &delivery, SystemTime::now());
+        store.deliver(prepared.context("small numbers")?).await?;
+        drop(store);
+        for thread in threads {
+            thread.join().expect("it ends");
+        }
+        Connection::open(&path)?.execute_batch(damage)?;
+        let delivered = Delivered { journal, written, deliveries: [0; 2], disturbed: [0; 2] };
+        Audit::open(&path)?.courier(&delivered)
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_changed_or_applied_otherwise_is_found() {
+        verdict("").await.expect("nothing is missing");
+        for damage in [
+            "DELETE FROM records WHERE seq = 3",
+            "DELETE FROM records WHERE seq = 1",
+            "UPDATE records SET body = replace(body, '8', '6') WHERE seq = 2",
+            "DELETE FROM outages WHERE seq = 2",
+            "INSERT INTO outages SELECT id + 10, journal, seq + 10, received_ms, began_ms,
+                 began_boot, began_boottime_ms, ending, ended_ms, lasted_ms, cause, evidence,
+                 short, interrupted FROM outages WHERE seq = 2",
+            "INSERT INTO gaps SELECT id, 9, 9, 0 FROM journals",
+        ] {
+            assert!(verdict(damage).await.is_err(), "{damage}");
+        }
+    }
+}

@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
-use super::{DRAIN_TIMEOUT, Dice};
+use super::DRAIN_TIMEOUT;
+use crate::dice::Dice;
 
 /// Records of one delivery at most.
 const BATCH_MAX: u64 = 64;
@@ -132,7 +133,8 @@ impl Courier {
     }
 }
 
-pub(super) fn record(seq: u64, mark: u32) -> Record {
+/// A record that carries a mark: an outage of so many cycles.
+pub(crate) fn record(seq: u64, mark: u32) -> Record {
     let at = Moment {
         boot_id: Uuid::nil(),
         boottime: Duration::from_secs(seq),
