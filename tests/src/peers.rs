@@ -7,13 +7,15 @@
 //! is an explanation that no cell needs any more.
 //!
 //! `openscap` and `lynis` read what the peers wrote, `explained` reads the two files, `systems`
-//! and `usage` run the programs, `table` writes the result down.
+//! and `usage` run the programs, `table` writes the result down. `units` starts the agent's units
+//! on the same Debian.
 
 pub mod explained;
 pub mod lynis;
 pub mod openscap;
 pub mod systems;
 pub mod table;
+pub mod units;
 pub mod usage;
 
 use std::collections::BTreeMap;

@@ -51,7 +51,6 @@ fn within_limits(sent: &Sent, leg: &Leg, window: Duration) {
     assert!(strangers.is_empty(), "{strangers:?} of {sent:?}");
     let cycles = window.as_secs_f64() / Settings::PROBE_PERIOD_MIN.as_secs_f64();
     let echoes_max = cycles * CYCLE_ECHOES + OTHER_ECHOES;
-    println!("{} echo requests in {window:.1?}, at most {echoes_max:.0}", sent.echo_requests);
     assert!(sent.echo_requests > 0, "{sent:?}");
     assert!((sent.echo_requests as f64) < echoes_max, "{sent:?}");
 }

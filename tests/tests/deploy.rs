@@ -115,6 +115,17 @@ fn units_verify_without_a_word_and_expose_little() {
     }
 }
 
+/// systemd cannot look into the arguments of openat2 and takes the whole call away.
+#[test]
+fn units_that_read_evidence_keep_the_call_that_opens_files_safely() {
+    for unit in ["haidang-agent.service", "haidang-posture@.service"] {
+        let text = read(&repository("deploy/systemd").join(unit));
+        let options = text.lines().filter(|line| !line.starts_with('#'));
+        let taken = options.filter(|line| line.starts_with("RestrictSUIDSGID")).count();
+        assert_eq!(taken, 0, "{unit}");
+    }
+}
+
 #[test]
 fn every_alert_has_its_runbook_and_its_test() {
     let rules = read(&repository("deploy/prometheus/haidang.rules.yml"));

@@ -70,8 +70,7 @@ fn disk_encrypted(evidence: &Evidence<'_>) -> Judged {
 /// Disks that a hypervisor makes: by their driver's name (virtio_blk, xen-blkfront; kernel's
 /// admin-guide/devices.txt), or by the vendor that a SCSI disk tells (INQUIRY, SPC-4 6.6.2).
 fn all_virtual(root: &Root, devices: &[String]) -> Result<bool, Unknown> {
-    const VENDORS: [&str; 7] =
-        ["QEMU", "VMware", "VMware,", "VBOX", "Msft", "NUTANIX", "Google"];
+    const VENDORS: [&str; 7] = ["QEMU", "VMware", "VMware,", "VBOX", "Msft", "NUTANIX", "Google"];
     const VENDOR_BYTES_MAX: u64 = 64;
     for device in devices {
         if device.starts_with("vd") || device.starts_with("xvd") {

@@ -21,7 +21,9 @@ use haidang_tests::peers::explained::{self, Mapping};
 use haidang_tests::peers::openscap::{self, PROFILE, WALKING};
 use haidang_tests::peers::systems::{Archive, Container, Place};
 use haidang_tests::peers::table::{self, Cost};
-use haidang_tests::peers::{Cell, Comparison, Ours, Peer, System, Theirs, compare, lynis, usage};
+use haidang_tests::peers::{
+    Cell, Comparison, Ours, Peer, System, Theirs, compare, lynis, units, usage,
+};
 use haidang_tests::{figures, netns};
 use serde::Deserialize;
 
@@ -40,6 +42,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Start the agent's units in the Debian, and compare what they say with what root says.
+    Units,
     /// Run a command and leave its cost in a file; the program calls itself so.
     #[command(name = usage::WORD, hide = true)]
     Measured {
@@ -57,6 +61,7 @@ async fn main() -> Result<ExitCode> {
     let Arguments { command, keep } = Arguments::parse();
     match command {
         Some(Task::Measured { figures, command }) => usage::measure_here(&figures, &command),
+        Some(Task::Units) => start_units().await,
         None => run(keep.as_deref()).await,
     }
 }
@@ -88,6 +93,8 @@ async fn run(keep: Option<&Path>) -> Result<ExitCode> {
     ensure!(enabled.status.success(), "ufw: {}", String::from_utf8_lossy(&enabled.stderr));
     println!("judging it");
     cells.extend(judge.judge(System::Debian, &container, AGENT)?);
+    println!("starting the units");
+    let sandboxed = units::differences(&container, &tree, directory).await?;
 
     if let Some(keep) = keep {
         fs::create_dir_all(keep).with_context(|| format!("make {}", keep.display()))?;
@@ -103,15 +110,34 @@ async fn run(keep: Option<&Path>) -> Result<ExitCode> {
     let comparison = compare(cells, &explained);
     let section = section(&comparison, &costs, &version)?;
     println!("{section}");
-    for problem in &comparison.problems {
-        println!("✗ {problem}");
-    }
-    if !comparison.problems.is_empty() {
-        println!("{} problems; nothing recorded", comparison.problems.len());
+    let problems = [comparison.problems.as_slice(), &sandboxed].concat();
+    if !are_none(&problems) {
+        println!("{} problems; nothing recorded", problems.len());
         return Ok(ExitCode::FAILURE);
     }
     figures::record(&repository("tests/benches/RESULTS.md"), &section)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn start_units() -> Result<ExitCode> {
+    netns::prepare()?;
+    let agent = Binaries::find()?.agent;
+    println!("making a Debian");
+    let lab = netns::directory()?;
+    let directory = &lab.path().join("work");
+    fs::create_dir(directory).with_context(|| format!("make {}", directory.display()))?;
+    let tree = Archive::prepare()?.debian(lab.path())?;
+    let container = Container::start(&tree, directory, &[(&agent, Path::new(AGENT))]).await?;
+    println!("starting the units");
+    let sandboxed = units::differences(&Place::Container(container), &tree, directory).await?;
+    Ok(if are_none(&sandboxed) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn are_none(problems: &[String]) -> bool {
+    for problem in problems {
+        println!("✗ {problem}");
+    }
+    problems.is_empty()
 }
 
 struct Judge<'a> {
@@ -241,7 +267,7 @@ fn section(comparison: &Comparison, costs: &[Cost], guide: &str) -> Result<Strin
          E4 another threshold or question; E5 they cannot evaluate it; E6 their ok means no \
          finding. † evidence that a container does not have for itself: there auditd, chrony and \
          the kernel are the machine's. OpenSCAP evaluates the mapped rules alone; the two that \
-         walk the disk are asked of the Debian only, whose disk is small, and measured apart. The agent is a {} build.",
+         walk the disk are asked of the Debian only, whose disk is small, and measured apart. On the same Debian the agent's units were started: by way of their readers they say of each check what root says. The agent is a {} build.",
         comparison.cells.len(),
         if cfg!(debug_assertions) { "debug" } else { "release" },
     );

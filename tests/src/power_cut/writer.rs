@@ -69,7 +69,7 @@ async fn deliver(
         let agent = AgentId(journal_id(journal));
         let prepared = JournalDelivery::prepare(agent, &delivery, SystemTime::now());
         let done = store.deliver(prepared.context("the numbers are small")?).await?;
-        last = done.acknowledged_seq;
+        last = done.receipt.acknowledged_seq;
         ensure!(last == until, "{until} was to be acknowledged, and {last} was");
         let line = format!("{ACKNOWLEDGED}{journal} {last}\n");
         std::io::stdout().lock().write_all(line.as_bytes()).context("say it")?;
