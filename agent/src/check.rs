@@ -8,6 +8,7 @@
 //! such as an agent that measures by TCP because ICMP is shut, changes nothing. The whole is the
 //! worse of path and security order ([`PostureLook`]).
 
+mod clock;
 mod json;
 mod missing;
 mod posture;
@@ -30,6 +31,7 @@ use crate::language::Language;
 use self::missing::Missing;
 use self::rows::Row;
 
+pub use self::clock::{AgentSays, ClockDoubt};
 pub use self::posture::PostureLook;
 
 /// Everything that `check` looked at.
@@ -45,6 +47,8 @@ pub struct Checkup<'a> {
     pub host: Option<&'a HostFacts>,
     /// The ways to the anchors; empty unless they were asked for.
     pub ways: &'a [Way],
+    /// Why this machine's clock is not believed.
+    pub clock: Option<&'a ClockDoubt>,
 }
 
 /// Life of the machine's identity.

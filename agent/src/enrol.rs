@@ -244,18 +244,15 @@ async fn connect_to(
 
 /// Tells an impostor from a wrong clock from a path that does not work.
 fn explain(endpoint: &str, error: ConnectError) -> EnrolError {
-    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
     let endpoint = endpoint.to_owned();
     let inner = match &error {
+        ConnectError::Clock { .. } => return EnrolError::Clock(error),
         ConnectError::Tls { source, .. } => source.get_ref(),
         _ => None,
     };
     let is_impostor =
         inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotTheCollector>);
     match inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(
-            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
-        )) => EnrolError::Clock(error),
         Some(rustls::Error::InvalidCertificate(_)) => {
             EnrolError::NotTheCollector { endpoint, source: error }
         }
@@ -295,6 +292,7 @@ const fn sentence(refusal: Refusal) -> &'static str {
         }
         Refusal::Handshake
         | Refusal::HandshakeTimeout
+        | Refusal::PeerClock
         | Refusal::Http2
         | Refusal::NoCertificate
         | Refusal::CertificateExpired

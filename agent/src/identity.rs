@@ -28,7 +28,7 @@ use haidang_proto::model::agency::{AgencyId, AgentId};
 use haidang_proto::model::spiffe::{TrustDomain, Workload};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
@@ -247,7 +247,8 @@ impl Store {
         now: SystemTime,
     ) -> Result<Identity, IdentityError> {
         let renewed = identity.with(chain, identity.roots.clone(), identity.contacts.clone())?;
-        renewed.verify_chain(now)?;
+        // A clock that is behind must not keep a certificate from being renewed.
+        renewed.verify_chain(now.max(renewed.not_before))?;
         if (&renewed.agency, renewed.agent) != (&identity.agency, identity.agent)
             || renewed.trust_domain != identity.trust_domain
         {
@@ -469,10 +470,8 @@ impl Identity {
             .build()
             .map_err(|_| IdentityError::Roots)?;
         let (leaf, intermediates) = self.chain.split_first().ok_or(IdentityError::NotAnAgent)?;
-        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = UnixTime::since_unix_epoch(now);
         verifier
-            .verify_client_cert(leaf, intermediates, now)
+            .verify_client_cert(leaf, intermediates, verifier::unix_time(now))
             .map(|_| ())
             .map_err(IdentityError::Chain)
     }

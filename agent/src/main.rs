@@ -3,11 +3,13 @@
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use haidang_agent::check::without_config_json;
-use haidang_agent::check::{Checkup, Enrolment, Outcome, PostureLook, Style, without_config};
+use haidang_agent::check::{AgentSays, Checkup, ClockDoubt, Enrolment, Outcome};
+use haidang_agent::check::{PostureLook, Style, without_config};
 use haidang_agent::config::{Config, ConfigError, DEFAULT_PATH};
 use haidang_agent::enrol::{Machine, enrol};
 use haidang_agent::identity::{Identity, IdentityError, Replace, Store};
@@ -274,10 +276,16 @@ fn check_path(
     style: Style,
     ways: Ways,
 ) -> anyhow::Result<(String, Outcome, PostureLook)> {
-    let (enrolment, roots) = match Store::new(&config.state_dir).load() {
-        Ok(Some(identity)) => (Enrolment::Enrolled(identity.agency.clone()), identity.roots),
-        Ok(None) => (Enrolment::NotEnrolled, Vec::new()),
-        Err(error) => (Enrolment::Unreadable(format!("{:#}", anyhow::Error::from(error))), vec![]),
+    let (enrolment, roots, clock) = match Store::new(&config.state_dir).load() {
+        Ok(Some(identity)) => {
+            let clock = ClockDoubt::of(SystemTime::now(), &identity, agent_says(config));
+            (Enrolment::Enrolled(identity.agency.clone()), identity.roots, clock)
+        }
+        Ok(None) => (Enrolment::NotEnrolled, Vec::new(), None),
+        Err(error) => {
+            let problem = format!("{:#}", anyhow::Error::from(error));
+            (Enrolment::Unreadable(problem), Vec::new(), None)
+        }
     };
     let (cycle, ways) = runtime()?.block_on(async {
         let mut prober = Prober::new(config, &roots)?;
@@ -289,13 +297,27 @@ fn check_path(
         anyhow::Ok((cycle, ways))
     })?;
     let host = host::facts();
-    let checkup =
-        Checkup { config, cycle: &cycle, enrolment: &enrolment, host: Some(&host), ways: &ways };
+    let checkup = Checkup {
+        config,
+        cycle: &cycle,
+        enrolment: &enrolment,
+        host: Some(&host),
+        ways: &ways,
+        clock: clock.as_ref(),
+    };
     let text = match output.json {
         true => checkup.json(),
         false => checkup.table(output.lang, style),
     };
     Ok((text, checkup.outcome(), posture_look(Some(config))?))
+}
+
+/// What the running agent met with, if there is one and this account may ask it.
+fn agent_says(config: &Config) -> AgentSays {
+    match status::ask(&config.status_socket) {
+        Ok(document) if document.uplink.is_clock_doubted => AgentSays::CollectorOver,
+        Ok(_) | Err(_) => AgentSays::Nothing,
+    }
 }
 
 fn posture_look(config: Option<&Config>) -> anyhow::Result<PostureLook> {

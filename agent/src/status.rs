@@ -106,6 +106,9 @@ pub struct UplinkReport {
     pub reported_at: Option<String>,
     /// What went wrong last.
     pub problem: Option<String>,
+    /// Nothing arrives because, by this machine's clock, the collector's certificate is over.
+    #[serde(default)]
+    pub is_clock_doubted: bool,
     /// How far this machine's clock is ahead of the collector's.
     pub clock_ahead_ms: Option<i64>,
     /// The same at most, as an answer takes time.
@@ -287,7 +290,8 @@ impl From<Fact> for FactReport {
 
 impl From<uplink::Status> for UplinkReport {
     fn from(status: uplink::Status) -> Self {
-        let uplink::Status { standing, speaker, reported_at, problem, .. } = status;
+        let uplink::Status { standing, speaker, reported_at, problem, is_clock_doubted, .. } =
+            status;
         let (clock_ahead_ms, at_most) = (status.clock_ahead_ms, status.clock_ahead_at_most);
         let (label, target) = match standing {
             Standing::NotEnrolled => (StandingLabel::NotEnrolled, None),
@@ -311,6 +315,7 @@ impl From<uplink::Status> for UplinkReport {
             is_fallback: target.is_some_and(|target| target.way == Way::Fallback),
             reported_at: reported_at.map(rfc3339),
             problem,
+            is_clock_doubted,
             clock_ahead_ms,
             clock_ahead_at_most_ms: at_most.map(|(most_ms, _)| most_ms),
         }
@@ -380,7 +385,7 @@ pub fn ask(path: &Path) -> Result<Document, AskError> {
     serde_json::from_slice(&json).map_err(|source| AskError::Answer { path: path.into(), source })
 }
 
-fn rfc3339(at: SystemTime) -> String {
+pub(crate) fn rfc3339(at: SystemTime) -> String {
     // A clock outside jiff's years is not shown.
     jiff::Timestamp::try_from(at).map(|at| format!("{at:.0}")).unwrap_or_default()
 }

@@ -81,6 +81,9 @@ pub struct Status {
     pub reported_at: Option<SystemTime>,
     /// What went wrong last, until a report arrives.
     pub problem: Option<String>,
+    /// By this machine's clock, no collector's certificate is valid: until one takes a report, the
+    /// clock is the likeliest reason.
+    pub is_clock_doubted: bool,
     /// How far this machine's clock is ahead of the collector's, in milliseconds.
     pub clock_ahead_ms: Option<i64>,
     /// The same at most, as an answer takes time, and when that was, on CLOCK_BOOTTIME.
@@ -154,6 +157,7 @@ impl Uplink {
             speaker: None,
             reported_at: None,
             problem: None,
+            is_clock_doubted: false,
             clock_ahead_ms: None,
             clock_ahead_at_most: None,
         });

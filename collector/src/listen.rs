@@ -11,7 +11,7 @@ mod per_source;
 mod tls;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -21,12 +21,12 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use haidang_proto::model::refusal::Refusal;
 use haidang_proto::model::spiffe::TrustDomain;
-use rustls::CertificateError;
 use rustls::server::Acceptor;
+use rustls::{AlertDescription, CertificateError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,9 @@ const SOURCE_SHARE: usize = 4;
 const VISIT_MAX: Duration = Duration::from_secs(60);
 /// Wait after a failed accept (out of file descriptors), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A peer whose clock is wrong is named in the log so often at most: anybody can send that alert.
+const PEER_CLOCK_PERIOD: Duration = Duration::from_secs(60);
 
 /// A listener cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -173,6 +176,7 @@ impl Listener {
         let (mut knocking, mut handshakes) = (FuturesUnordered::new(), FuturesUnordered::new());
         let mut knocks_of = PerSource::new(KNOCKING_MAX / SOURCE_SHARE);
         let mut handshakes_of = PerSource::new(handshakes_max / SOURCE_SHARE);
+        let mut peer_clock_told: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -180,7 +184,12 @@ impl Listener {
                     handshakes_of.leave(source);
                     match done {
                         Ok(connection) => if ready.send(connection).await.is_err() { return },
-                        Err(refusal) => self.metrics.rejected(refusal),
+                        Err(refusal) => {
+                            self.metrics.rejected(refusal);
+                            if refusal == Refusal::PeerClock {
+                                tell_of_clock(source, &mut peer_clock_told);
+                            }
+                        }
                     }
                 }
                 Some((source, knocked)) = knocking.next(),
@@ -268,6 +277,17 @@ impl Listener {
     }
 }
 
+/// Names a source whose machine takes our certificate for over, now and then.
+fn tell_of_clock(source: IpAddr, told: &mut Option<Instant>) {
+    if told.is_none_or(|at| at.elapsed() >= PEER_CLOCK_PERIOD) {
+        tracing::warn!(
+            %source,
+            "a machine takes this collector's certificate for over: its clock is wrong, or ours"
+        );
+        *told = Some(Instant::now());
+    }
+}
+
 /// The queue between a listener and its gRPC server.
 pub fn queue() -> (mpsc::Sender<Connection>, mpsc::Receiver<Connection>) {
     mpsc::channel(READY_MAX)
@@ -283,6 +303,9 @@ fn refusal_of(error: &io::Error) -> Refusal {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
         )) => Refusal::CertificateNotYetValid,
         Some(rustls::Error::NoCertificatesPresented) => Refusal::NoCertificate,
+        Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => {
+            Refusal::PeerClock
+        }
         _ => Refusal::Handshake,
     }
 }

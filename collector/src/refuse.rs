@@ -42,6 +42,7 @@ const fn code(refusal: Refusal) -> Code {
     match refusal {
         Refusal::Handshake
         | Refusal::HandshakeTimeout
+        | Refusal::PeerClock
         | Refusal::Http2
         | Refusal::NoCertificate
         | Refusal::CertificateExpired
@@ -69,6 +70,7 @@ const fn sentence(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Handshake => "the connection has no agent's certificate",
         Refusal::HandshakeTimeout => "the handshake took too long",
+        Refusal::PeerClock => "by the peer's clock this collector's certificate is over",
         Refusal::Http2 => "the connection does not keep to HTTP/2",
         Refusal::NoCertificate => "the peer showed no certificate",
         Refusal::Overloaded => "the collector is overloaded; come back later",

@@ -127,12 +127,15 @@ impl AgentPlan {
         command
     }
 
-    /// The command that runs the agent, under a clock that can be stepped where one is wanted.
-    fn run_command(&self) -> Result<Command> {
-        let Some(file) = &self.stepped_clock else { return Ok(self.command(&["run"])) };
+    /// The same under the clock of this machine: one that can be stepped, where one is wanted.
+    ///
+    /// # Errors
+    /// When no clock can be stepped here.
+    pub fn command_by_its_clock(&self, arguments: &[&str]) -> Result<Command> {
+        let Some(file) = &self.stepped_clock else { return Ok(self.command(arguments)) };
         let mut command = self.launcher(Path::new("env"));
         command.args(process_fault::stepped_by(file)?).arg(&self.program);
-        command.args(["run", "--config"]).arg(self.config_path());
+        command.args(arguments).arg("--config").arg(self.config_path());
         Ok(command)
     }
 
@@ -185,7 +188,8 @@ impl Agent {
     /// # Errors
     /// When it cannot be started.
     pub fn start(plan: AgentPlan) -> Result<Self> {
-        let process = Program::start("agent", &mut plan.run_command()?, &plan.directory)?;
+        let process =
+            Program::start("agent", &mut plan.command_by_its_clock(&["run"])?, &plan.directory)?;
         Ok(Self { plan, process })
     }
 

@@ -22,7 +22,9 @@ use crate::agent::Agent;
 const RUNS: Duration = Duration::from_millis(60);
 const STOPPED: Duration = Duration::from_millis(940);
 /// How far a clock is stepped.
-const STEP_SECONDS: i64 = 3600;
+const HOUR_SECONDS: i64 = 3600;
+/// Beyond every certificate's term, and before its beginning.
+const YEAR_SECONDS: i64 = 365 * 86_400;
 /// Where Debian keeps the library, below the folder of the architecture.
 const LIBRARY: &str = "faketime/libfaketimeMT.so.1";
 
@@ -40,6 +42,10 @@ pub enum ProcessFault {
     ClockAhead,
     /// Its wall clock is set back by an hour.
     ClockBehind,
+    /// Its wall clock is set forward by a year.
+    ClockYearAhead,
+    /// Its wall clock is set back by a year, as by a flat battery.
+    ClockYearBehind,
 }
 
 /// A fault that stands until it is dropped.
@@ -65,8 +71,10 @@ impl ProcessFault {
     /// How far the clock is ahead while the fault stands.
     pub const fn step_seconds(self) -> Option<i64> {
         match self {
-            Self::ClockAhead => Some(STEP_SECONDS),
-            Self::ClockBehind => Some(-STEP_SECONDS),
+            Self::ClockAhead => Some(HOUR_SECONDS),
+            Self::ClockBehind => Some(-HOUR_SECONDS),
+            Self::ClockYearAhead => Some(YEAR_SECONDS),
+            Self::ClockYearBehind => Some(-YEAR_SECONDS),
             Self::Frozen | Self::Starved | Self::Restart => None,
         }
     }
@@ -107,8 +115,8 @@ fn starve(pid: Pid, over: Arc<AtomicBool>) -> Result<JoinHandle<()>> {
     thread::Builder::new().name("starve".into()).spawn(starve).context("start a thread")
 }
 
-/// What the environment of a program has to hold so that its wall clock is stepped by a file,
-/// which is made with the right time. Only the program itself may have it: the library leaves
+/// What the environment of a program has to hold so that its wall clock is stepped by a file, which
+/// is made with the right time where there is none. Only the program itself may have it: the library leaves
 /// shared memory behind that another user with the same process id cannot open.
 ///
 /// # Errors
@@ -119,7 +127,9 @@ pub(crate) fn stepped_by(file: &Path) -> Result<[String; 4]> {
     let library = libraries
         .find(|path| path.is_file())
         .context("a clock is stepped by libfaketime: apt-get install libfaketime")?;
-    step(file, 0)?;
+    if !file.exists() {
+        step(file, 0)?;
+    }
     Ok([
         format!("LD_PRELOAD={}", library.display()),
         format!("FAKETIME_TIMESTAMP_FILE={}", file.display()),

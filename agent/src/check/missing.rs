@@ -40,7 +40,7 @@ impl Missing {
 
 /// Everything that is missing, from the lowest layer up.
 pub(super) fn missing(checkup: &Checkup<'_>) -> Vec<Missing> {
-    let Checkup { config, cycle, enrolment, .. } = checkup;
+    let Checkup { config, cycle, enrolment, clock, .. } = checkup;
     let mut list = Vec::new();
     let mut add = |label, key, detail: &str, outcome| {
         list.push(Missing::new(label, key, detail, outcome));
@@ -76,6 +76,9 @@ pub(super) fn missing(checkup: &Checkup<'_>) -> Vec<Missing> {
         Enrolment::Unreadable(problem) => {
             add("enrolment", Key::UnreadableEnrolment, problem, Outcome::Unknown);
         }
+    }
+    if let Some(doubt) = clock {
+        add("clock", doubt.key, &doubt.detail, Outcome::Fails);
     }
     list
 }

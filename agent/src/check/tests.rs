@@ -41,7 +41,7 @@ fn enrolled() -> Enrolment {
 
 fn page(cycle: &Cycle, enrolment: &Enrolment, language: Language) -> (String, Outcome) {
     let config = config();
-    let checkup = Checkup { config: &config, cycle, enrolment, host: None, ways: &[] };
+    let checkup = Checkup { config: &config, cycle, enrolment, host: None, ways: &[], clock: None };
     (checkup.table(language, Style::Plain), checkup.outcome())
 }
 
@@ -120,8 +120,14 @@ fn a_machine_without_network_set_up_reads_what_is_missing() {
     let mut config = config();
     config.anchors.clear();
     let enrolment = Enrolment::NotEnrolled;
-    let checkup =
-        Checkup { config: &config, cycle: &bare, enrolment: &enrolment, host: None, ways: &[] };
+    let checkup = Checkup {
+        config: &config,
+        cycle: &bare,
+        enrolment: &enrolment,
+        host: None,
+        ways: &[],
+        clock: None,
+    };
     let text = checkup.table(Language::En, Style::Plain);
     for words in [
         "interface was not found",
@@ -153,8 +159,14 @@ fn a_missing_configuration_is_said_in_words() {
 fn the_json_has_its_documented_shape() {
     let config = config();
     let (cycle, enrolment) = (core_dark(), enrolled());
-    let checkup =
-        Checkup { config: &config, cycle: &cycle, enrolment: &enrolment, host: None, ways: &[] };
+    let checkup = Checkup {
+        config: &config,
+        cycle: &cycle,
+        enrolment: &enrolment,
+        host: None,
+        ways: &[],
+        clock: None,
+    };
     let json: Value = serde_json::from_str(&checkup.json()).expect("JSON");
     let mut keys: Vec<_> = json.as_object().expect("an object").keys().cloned().collect();
     keys.sort();
@@ -196,8 +208,14 @@ fn a_finding_says_what_it_is_and_whom_to_call_in_both_languages() {
     }
     let config = config();
     let enrolment = enrolled();
-    let checkup =
-        Checkup { config: &config, cycle: &one_dead, enrolment: &enrolment, host: None, ways: &[] };
+    let checkup = Checkup {
+        config: &config,
+        cycle: &one_dead,
+        enrolment: &enrolment,
+        host: None,
+        ways: &[],
+        clock: None,
+    };
     let json: Value = serde_json::from_str(&checkup.json()).expect("JSON");
     assert_eq!(json["findings"][0]["flag"], "anchor_down");
     assert_eq!(json["findings"][0]["call"], "core");
@@ -224,6 +242,7 @@ fn translation_that_cannot_be_read_is_unknown_where_packets_are_forwarded() {
             enrolment: &enrolment,
             host: None,
             ways: &[],
+            clock: None,
         };
         let json: Value = serde_json::from_str(&checkup.json()).expect("JSON");
         let mut rows = json["checks"].as_array().expect("rows").iter();
@@ -239,8 +258,14 @@ fn colours_come_only_on_a_terminal_and_peers_cannot_send_their_own() {
     cycle.anchors[0].tcp = Tcp::Impostor { presented: "\u{1b}[2J\u{7}".into() };
     cycle.prober_lag_max = ms(1);
     let enrolment = enrolled();
-    let checkup =
-        Checkup { config: &config, cycle: &cycle, enrolment: &enrolment, host: None, ways: &[] };
+    let checkup = Checkup {
+        config: &config,
+        cycle: &cycle,
+        enrolment: &enrolment,
+        host: None,
+        ways: &[],
+        clock: None,
+    };
     let plain = checkup.table(Language::Vi, Style::Plain);
     assert!(!plain.chars().any(|c| c.is_control() && c != '\n'), "{plain:?}");
     let coloured = checkup.table(Language::Vi, Style::Coloured);

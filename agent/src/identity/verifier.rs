@@ -1,8 +1,15 @@
 //! Is it the collector? A certificate for servers, signed by a pinned root, whose name is
 //! `spiffe://<trust domain>/collector`. System roots and DNS names play no part: the address is
 //! pinned by configuration, the name by the installation.
+//!
+//! Of the dates, an enrolled machine holds only the end against a collector: a PC whose battery is
+//! flat starts years ago, and has to report to be helped. The beginning protects from nobody, since
+//! whoever presents what the pinned CA signed for later has its signature now. The end is judged by
+//! this machine's clock, because a collector's key that was stolen is harmless from then on; whose
+//! clock is too far ahead therefore trusts no collector, and says so.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use haidang_proto::model::spiffe::{SpiffeId, TrustDomain, Workload};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -81,6 +88,12 @@ impl ServerCertVerifier for CollectorVerifier {
                 &pinned
             }
         };
+        let leaf = Leaf::read(end_entity);
+        let now = match (&self.trust, &leaf) {
+            (Trust::Roots { .. }, Ok(leaf)) => now.max(unix_time(leaf.not_before)),
+            // Whoever enrols a machine can set its clock.
+            (Trust::Pin(_), _) | (_, Err(_)) => now,
+        };
         let certificate = ParsedCertificate::try_from(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(
             &certificate,
@@ -96,7 +109,7 @@ impl ServerCertVerifier for CollectorVerifier {
                     Trust::Pin(_) => true,
                 }
         };
-        match Leaf::read(end_entity) {
+        match leaf {
             Ok(leaf) if name_fits(&leaf.id) => Ok(ServerCertVerified::assertion()),
             _ => Err(not_the_collector(NotTheCollector::Name)),
         }
@@ -125,6 +138,61 @@ impl ServerCertVerifier for CollectorVerifier {
     }
 }
 
+/// The moment as rustls counts it; the time before 1970 is its beginning.
+pub(super) fn unix_time(at: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
 fn not_the_collector(problem: NotTheCollector) -> Error {
     CertificateError::Other(OtherError(Arc::new(problem))).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::identity::provider;
+    use crate::identity::tests::Authority;
+
+    const COLLECTOR: &str = "spiffe://hanoi.example/collector";
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+    #[track_caller]
+    fn judged(trust: impl Fn(&Authority) -> Arc<CollectorVerifier>, now: SystemTime, fits: bool) {
+        let authority = Authority::new();
+        let (certificate, _) = authority.server(COLLECTOR);
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let root = authority.root.clone();
+        let judged =
+            trust(&authority).verify_server_cert(&certificate, &[root], &name, &[], unix_time(now));
+        assert_eq!(judged.is_ok(), fits, "{judged:?}");
+    }
+
+    fn enrolled(authority: &Authority) -> Arc<CollectorVerifier> {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.root.clone()).unwrap();
+        CollectorVerifier::of_roots(roots, "hanoi.example".parse().unwrap(), &provider())
+    }
+
+    fn newcomer(authority: &Authority) -> Arc<CollectorVerifier> {
+        CollectorVerifier::of_pin(authority.pin(), &provider())
+    }
+
+    #[test]
+    fn an_enrolled_machine_whose_clock_is_behind_finds_its_collector() {
+        let now = SystemTime::now();
+        judged(enrolled, now, true);
+        judged(enrolled, now - YEAR, true);
+        judged(enrolled, SystemTime::UNIX_EPOCH, true);
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_holds_and_a_newcomer_needs_the_right_clock() {
+        let now = SystemTime::now();
+        judged(enrolled, now + YEAR, false);
+        judged(newcomer, now, true);
+        judged(newcomer, now + YEAR, false);
+        judged(newcomer, now - YEAR, false);
+    }
 }

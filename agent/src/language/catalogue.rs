@@ -231,6 +231,12 @@ catalogue! {
         "This machine is not enrolled with the collector. Ask for the agency's enrolment code and run: haidang-agent enroll.";
     UnreadableEnrolment: "Không đọc được thông tin đăng ký của máy. Chạy lại bằng quyền root hoặc người dùng của dịch vụ.",
         "This machine's enrolment could not be read. Run this as root or as the service's user.";
+    ClockDoubted: "Theo đồng hồ của máy này, chứng thư số của trung tâm giám sát đã hết hạn, nên máy không gửi được báo cáo. Nhiều khả năng ngày giờ của máy sai: xem và sửa bằng timedatectl (pin CMOS, đồng bộ NTP); máy tự kết nối lại sau chừng một phút. Nếu ngày giờ đúng, báo đơn vị vận hành trung tâm giám sát.",
+        "By this machine's clock the collector's certificate is over, so no report can be sent. Most likely the clock is wrong: look at it and set it with timedatectl (CMOS battery, NTP); the agent connects again within a minute or so. If the clock is right, tell the operator of the collector.";
+    ClockBehind: "Đồng hồ của máy chậm: ngày giờ hiện tại còn trước ngày máy được cấp chứng thư số. Sửa bằng timedatectl (pin CMOS, đồng bộ NTP).",
+        "This machine's clock is behind: it stands before the day on which the machine's certificate was issued. Set it with timedatectl (CMOS battery, NTP).";
+    CertificateOver: "Theo đồng hồ của máy, chứng thư số của máy đã hết hạn. Nếu ngày giờ sai, sửa bằng timedatectl; nếu đúng, chương trình sẽ tự xin cấp lại khi đang chạy.",
+        "By this machine's clock the machine's own certificate is over. If the clock is wrong, set it with timedatectl; if it is right, the running agent asks for another by itself.";
 
     // Posture.
     PostureHeading: "AN TOÀN CỦA MÁY", "THIS MACHINE'S SECURITY";

@@ -43,6 +43,9 @@ pub(super) fn render(document: &Document, language: Language) -> String {
     let none = || text(Key::StatusNone).to_owned();
     rows.push((text(Key::StatusLastReport), uplink.reported_at.clone().unwrap_or_else(none)));
     rows.extend(uplink.problem.clone().map(|problem| (text(Key::StatusProblem), problem)));
+    if uplink.is_clock_doubted {
+        rows.push(("", text(Key::ClockDoubted).into()));
+    }
     rows.push((text(Key::StatusWaiting), journal.waiting_records.to_string()));
     rows.push((text(Key::StatusDropped), journal.dropped_records.to_string()));
     rows.extend(posture(&document.posture, language));

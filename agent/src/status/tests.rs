@@ -37,6 +37,7 @@ fn document() -> Document {
         }),
         reported_at: None,
         problem: Some("no answer".into()),
+        is_clock_doubted: false,
         clock_ahead_ms: Some(-3),
         clock_ahead_at_most: Some((12, Duration::from_secs(80))),
     };

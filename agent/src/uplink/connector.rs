@@ -58,6 +58,18 @@ pub enum ConnectError {
         /// What the system said.
         source: io::Error,
     },
+    /// By this machine's clock, the collector's certificate is over (or, where a code is redeemed,
+    /// has not begun).
+    #[error(
+        "the certificate of {address} is not valid by this machine's clock; see whether the clock \
+         is right (timedatectl)"
+    )]
+    Clock {
+        /// The listener.
+        address: SocketAddr,
+        /// What failed.
+        source: io::Error,
+    },
     /// No TLS connection.
     #[error("no secure connection to {address}")]
     Tls {
@@ -159,21 +171,24 @@ pub(crate) async fn connect(
     stream.set_nodelay(true).map_err(tcp_failed)?;
     let name = ServerName::IpAddress(address.ip().into());
     let handshake = TlsConnector::from(tls).connect(name, stream);
-    within(HANDSHAKE_TIMEOUT, handshake)
-        .await
-        .map_err(|source| ConnectError::Tls { address, source: readable(source) })
+    within(HANDSHAKE_TIMEOUT, handshake).await.map_err(|source| tls_failed(address, source))
 }
 
-/// What our own verifier said, in its own words.
-fn readable(error: io::Error) -> io::Error {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+/// Tells a wrong clock from the rest, and what our own verifier said in its own words.
+fn tls_failed(address: SocketAddr, source: io::Error) -> ConnectError {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext, Other};
+    let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let said = match inner {
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
+        Some(rustls::Error::InvalidCertificate(
+            Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. },
+        )) => return ConnectError::Clock { address, source },
+        Some(rustls::Error::InvalidCertificate(Other(other))) => {
             other.0.downcast_ref::<NotTheCollector>().copied()
         }
         _ => None,
     };
-    said.map_or(error, |said| io::Error::new(io::ErrorKind::InvalidData, said))
+    let readable = |said| io::Error::new(io::ErrorKind::InvalidData, said);
+    ConnectError::Tls { address, source: said.map_or(source, readable) }
 }
 
 /// A gRPC channel over one connection. When the connection ends, so does the channel: whoever

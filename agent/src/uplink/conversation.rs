@@ -28,6 +28,7 @@ use crate::report::Versions;
 use crate::settings;
 
 use super::choice::{Choice, Target, Way};
+use super::recovery::RecoveryError;
 use super::renewal::Renewal;
 use super::session::{CallError, Session};
 use super::{ConnectError, Standing, Uplink, backoff, chain, connector, recovery, speaker};
@@ -275,6 +276,7 @@ impl<'a> Conversation<'a> {
                 }
                 if self.session.is_none() {
                     self.problem(chain(&error));
+                    self.doubt_clock(&error);
                 }
             }
         }
@@ -417,6 +419,7 @@ impl<'a> Conversation<'a> {
             status.standing = Standing::Reporting(target);
             status.reported_at = Some(sent);
             status.problem = None;
+            status.is_clock_doubted = false;
             status.clock_ahead_ms = Some(ahead_ms);
             status.clock_ahead_at_most = Some(ahead_at_most);
         });
@@ -526,6 +529,9 @@ impl<'a> Conversation<'a> {
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the expired certificate was not renewed");
                 self.problem(chain(&error));
+                if let RecoveryError::Connect(error) = &error {
+                    self.doubt_clock(error);
+                }
                 self.recovery.failed(self.now(), RECOVERY_RETRY);
             }
         }
@@ -575,6 +581,22 @@ impl<'a> Conversation<'a> {
     fn put_in_force(&mut self, settings: Settings) {
         self.choice.set_first_window(settings.report_interval);
         self.uplink.settings_in_force.send_replace(settings);
+    }
+
+    /// A listener that proves to be the collector's by everything but its dates.
+    fn doubt_clock(&self, error: &ConnectError) {
+        if matches!(error, ConnectError::Clock { .. }) {
+            let is_new = self
+                .uplink
+                .status
+                .send_if_modified(|status| !std::mem::replace(&mut status.is_clock_doubted, true));
+            if is_new {
+                tracing::error!(
+                    error = chain(error),
+                    "nothing can be reported until this machine's clock is right"
+                );
+            }
+        }
     }
 
     fn problem(&self, text: String) {

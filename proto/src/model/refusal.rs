@@ -36,6 +36,8 @@ refusals! {
     NoCertificate = "no_certificate",
     /// TLS and HTTP/2 did not begin in time, or a peer without a certificate stayed too long.
     HandshakeTimeout = "handshake_timeout",
+    /// The peer took this collector's certificate for over: one of the two clocks is wrong.
+    PeerClock = "peer_clock",
     /// The connection broke the rules of HTTP/2, or flooded it.
     Http2 = "http2",
     /// Too many connections, or too many handshakes at once.
