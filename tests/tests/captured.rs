@@ -52,7 +52,7 @@ fn within_limits(sent: &Sent, leg: &Leg, window: Duration) {
     let cycles = window.as_secs_f64() / Settings::PROBE_PERIOD_MIN.as_secs_f64();
     let echoes_max = cycles * CYCLE_ECHOES + OTHER_ECHOES;
     assert!(sent.echo_requests > 0, "{sent:?}");
-    assert!((sent.echo_requests as f64) < echoes_max, "{sent:?}");
+    assert!((sent.echo_requests as f64) < echoes_max, "at most {echoes_max:.0}: {sent:?}");
 }
 
 /// What a process opens, makes, removes and starts, by strace.
