@@ -6,7 +6,8 @@
 //! `exposition`, `expressions`), and whole worlds: `laboratory`, `alert_path` and `accuracy` in namespaces, `loopback`
 //! without root, `load` with thousands of agents, `kills` that end them at random,
 //! `power_cut` that drops what the store did not sync. `trial` runs scenarios,
-//! `pass_budget` measures the posture pass of a running agent, `peers` sets our checks beside other tools'.
+//! `pass_budget` measures the posture pass of a running agent, `agent_cost` the agent beside other programs,
+//! `peers` sets our checks beside other tools'.
 //! `parsers` names every parser of outside bytes; `peer`, `flood` and `siege` are what a collector endures, `captured` (watched by `wire_tap`) what an agent does.
 //! `forward` and `control` make a laboratory usable from a shell.
 
@@ -29,6 +30,7 @@ pub mod expressions;
 pub mod prefixes;
 pub mod collector;
 pub mod agent;
+pub mod agent_cost;
 pub mod captured;
 pub mod webhook;
 pub mod monitoring;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use haidang_tests::accuracy;
+use haidang_tests::agent_cost::{self, Peer};
 use haidang_tests::alert_path::{ALERTMANAGER, AlertPath, CUT_AGENCY, Known, PROMETHEUS, Witness};
 use haidang_tests::binaries::repository;
 use haidang_tests::collector::Tempo;
@@ -37,6 +38,8 @@ const AGENCIES: [(&str, bool); 4] = [
 ];
 /// A repeated measurement waits this long for one notification.
 const MEASURE_DEADLINE: Duration = Duration::from_secs(300);
+/// An agent is measured after its warm-up.
+const AGENT_SETTLE: Duration = Duration::from_secs(60);
 
 /// Between two packets of an accuracy measurement: more jitter than this would reorder them.
 const ACCURACY_SPACING: Duration = Duration::from_millis(100);
@@ -72,6 +75,13 @@ enum Task {
         /// How many agents, side by side.
         #[arg(long, default_value_t = 5)]
         runs: usize,
+    },
+    /// Measure what an agent costs beside node_exporter, blackbox_exporter, Zabbix's agent and
+    /// netdata, installing those, and record it.
+    Agent {
+        /// For how long, after a minute of settling.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
     },
     /// Measure cut → collector → webhook and heal → resolved with the default timers, and record
     /// them.
@@ -125,6 +135,7 @@ async fn main() -> Result<()> {
             Task::Accuracy { packets } => accuracy(packets).await,
             Task::Scenarios { runs, only } => scenarios(runs, &only).await,
             Task::Pass { runs } => measure_pass(runs).await,
+            Task::Agent { minutes } => measure_agent(minutes).await,
         }
     };
     // What is dropped here removes its processes, namespaces and files.
@@ -265,6 +276,23 @@ async fn measure_pass(runs: usize) -> Result<()> {
     println!("starting {runs} agents; a first pass comes within two minutes");
     let costs = pass_budget::measure(runs).await?;
     let section = pass_budget::section(&format!("haidang-lab pass --runs {runs}"), &costs)?;
+    figures::record(&repository("tests/benches/RESULTS.md"), &section)?;
+    println!("{section}");
+    Ok(())
+}
+
+async fn measure_agent(minutes: u64) -> Result<()> {
+    Peer::install(&Peer::ALL)?;
+    println!("measuring for {minutes} minutes, after one of settling");
+    let plan = agent_cost::Plan {
+        period: Duration::from_secs(minutes * 60),
+        settle: AGENT_SETTLE,
+        tempo: Tempo::Default,
+        peers: Peer::ALL.to_vec(),
+    };
+    let costs = agent_cost::measure(&plan).await?;
+    let command = format!("haidang-lab agent --minutes {minutes}");
+    let section = agent_cost::section(&command, &plan, &costs)?;
     figures::record(&repository("tests/benches/RESULTS.md"), &section)?;
     println!("{section}");
     Ok(())
