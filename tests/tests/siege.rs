@@ -94,3 +94,22 @@ async fn one_machine_cannot_take_all_places_of_the_metrics() {
     }
     siege.world.collector.metrics().await.expect("Prometheus is served all the same");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_metrics_and_never_reads_is_sent_away() {
+    let siege = Siege::begin().await.unwrap_or_else(|error| panic!("{error:#}"));
+    let web = siege.world.collector.plan.http;
+    let stream = tcp(STRANGER, web).await.expect("it listens");
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {web}\r\n\r\n");
+    wait::until("sent away", Duration::from_secs(60), || {
+        // More than fits into the buffers between, however often it is asked.
+        let asked = stream.try_write(request.as_bytes());
+        let full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::WouldBlock;
+        std::future::ready(match asked {
+            Err(error) if !full(&error) => Ok(()),
+            asked => Err(format!("{asked:?}")),
+        })
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}"));
+}

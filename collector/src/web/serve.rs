@@ -13,6 +13,7 @@ use haidang_proto::model::refusal::Refusal;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,9 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// After this a connection takes no further request, so that a token that was changed is asked
 /// for again and a slow reader cannot stay.
 const CONNECTION_LIFE_MAX: Duration = Duration::from_secs(300);
+/// How long an answer may wait for its reader to take any of it (`TCP_USER_TIMEOUT`, tcp(7)): who
+/// asks and never reads gives the place back after this.
+const STALL_MAX: Duration = Duration::from_secs(10);
 /// What an answer under way gets when its connection has to end.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Wait after a failed accept (out of file descriptors), instead of spinning.
@@ -57,6 +61,9 @@ pub async fn serve(
                     metrics.rejected(Refusal::Overloaded);
                 }
                 Ok((stream, source)) => {
+                    if let Err(error) = SockRef::from(&stream).set_tcp_user_timeout(Some(STALL_MAX)) {
+                        tracing::debug!(%error, "a reader that stalls will stay for minutes");
+                    }
                     let served =
                         connection(stream, router.clone(), metrics.clone(), stop.clone());
                     connections.push(async move {
