@@ -72,6 +72,11 @@ impl Exposition {
         sampled.chain(self.declared.iter().map(String::as_str)).collect()
     }
 
+    /// All samples, in the order of the scrape.
+    pub fn samples(&self) -> &[Sample] {
+        &self.samples
+    }
+
     /// How many samples there are.
     pub fn len(&self) -> usize {
         self.samples.len()

@@ -31,6 +31,7 @@ use crate::wait;
 
 use self::audit::Audit;
 use self::courier::Courier;
+pub(crate) use self::courier::record;
 use self::on_disk::Ledger;
 
 /// Agencies with a real agent each.

@@ -4,11 +4,12 @@
 //! (`core_services`), the network and its faults (`topology`, `fault`, `process_fault`), real programs (`program`,
 //! `binaries`, `collector`, `agent`, `monitoring`, `webhook`), what is read from them (`web`,
 //! `exposition`, `expressions`), and whole worlds: `laboratory`, `alert_path` and `accuracy` in namespaces, `loopback`
-//! without root, `load` with thousands of agents, `kills` that end them at random,
-//! `power_cut` that drops what the store did not sync. `trial` runs scenarios,
-//! `pass_budget` measures the posture pass of a running agent, `agent_cost` the agent beside other programs,
-//! `peers` sets our checks beside other tools'.
-//! `parsers` names every parser of outside bytes; `peer`, `flood` and `siege` are what a collector endures, `captured` (watched by `wire_tap`) what an agent does.
+//! without root, `load` with thousands of agents (`cost` is what they cost a process, `bench` the
+//! figures of it), `kills` that end them at random, `power_cut` that drops what the store did not
+//! sync. `trial` runs scenarios, `pass_budget` measures the posture pass of a running agent,
+//! `agent_cost` the agent beside other programs, `peers` sets our checks beside other tools'.
+//! `parsers` names every parser of outside bytes; `peer`, `flood` and `siege` are what a collector
+//! endures, `captured` (watched by `wire_tap`) what an agent does.
 //! `forward` and `control` make a laboratory usable from a shell.
 
 pub mod netns;
@@ -43,8 +44,10 @@ pub mod loopback;
 mod dice;
 pub mod kills;
 pub mod power_cut;
+pub mod cost;
 pub mod load;
 pub mod figures;
+pub mod bench;
 pub mod pass_budget;
 pub mod peers;
 pub mod forward;

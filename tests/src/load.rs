@@ -4,13 +4,13 @@
 //! 127/8 inside its agency's prefix, and holds its own mTLS HTTP/2 connection. The identities are
 //! made through the product's own authority and store (`fleet`) before the collector starts,
 //! because enrolment over the network is limited per source and token. What is measured of the
-//! collector is read from `/proc`: the clients share its processors.
+//! collector is read from `/proc`: the clients share its processors. Its metrics are scraped
+//! meanwhile as often as the shipped Prometheus does.
 
 mod client;
-mod cost;
 mod fleet;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -19,8 +19,11 @@ use tokio::task::JoinSet;
 
 use crate::binaries::Binaries;
 use crate::collector::{Collector, CollectorPlan, Tempo, free_port};
-use client::Client;
-use cost::Cost;
+use crate::cost::{self, Cost};
+use crate::exposition::Exposition;
+use crate::web::Endpoint;
+pub(crate) use client::{Client, connectivity};
+pub(crate) use fleet::{LoadAgent, agencies};
 
 /// Where the collector listens.
 const COLLECTOR: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 18, 0, 10));
@@ -30,6 +33,12 @@ const CONNECTING_MAX: usize = 48;
 const UNDER_WAY_MAX: usize = 4_096;
 /// Between two batches of reports.
 const BATCH_PERIOD: Duration = Duration::from_millis(10);
+/// Between two looks at the collector.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// As in the shipped configuration of Prometheus.
+const SCRAPE_PERIOD: Duration = Duration::from_secs(5);
+/// Looks that make one value of a figure: what is measured to 10 ms is then exact to some percent.
+const WINDOW_LOOKS: usize = 5;
 /// Reports a second that the collector takes of one agent in the long run.
 const REPORTS_PER_AGENT_MAX: u32 = 20;
 
@@ -44,13 +53,28 @@ pub struct LoadPlan {
     pub duration: Duration,
 }
 
+/// A look at the collector while reports come.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// Since the first report.
+    pub at: Duration,
+    /// Reports that were answered by then.
+    pub answered: usize,
+    /// What it has cost.
+    pub cost: Cost,
+    /// Its open files.
+    pub open_files: usize,
+}
+
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct LoadOutcome {
     /// What was sent.
     pub plan: LoadPlan,
-    /// Reports that were acknowledged.
+    /// Reports that were acknowledged, without the first of each agent.
     pub reports: usize,
+    /// Reports that the collector itself counts as accepted, the first of each agent included.
+    pub counted: usize,
     /// Reports that were refused or not answered.
     pub errors: usize,
     /// Reports that were not sent because too many were under way.
@@ -66,14 +90,28 @@ pub struct LoadOutcome {
     /// Growth of the collector's resident memory from before the first connection until each
     /// agent has reported once.
     pub connections_bytes: u64,
-    /// The collector's resident memory, second by second while the reports came.
-    pub resident_bytes: Vec<u64>,
+    /// Second by second while the reports came.
+    pub samples: Vec<Sample>,
 }
 
 impl LoadOutcome {
-    /// Processor seconds of the collector for a million reports.
+    /// Processor seconds of the collector for a million reports: the median of windows of five
+    /// seconds, or the whole where it is shorter than two.
     pub fn cpu_seconds_per_million(&self) -> f64 {
-        self.reporting_cpu.as_secs_f64() * 1e6 / self.reports.max(1) as f64
+        let windows = self.samples.windows(WINDOW_LOOKS + 1).step_by(WINDOW_LOOKS);
+        let mut costs: Vec<f64> = windows
+            .filter_map(|window| {
+                let (first, last) = (window.first()?, window.last()?);
+                let reports = last.answered.checked_sub(first.answered).filter(|some| *some > 0)?;
+                let cpu = last.cost.cpu.saturating_sub(first.cost.cpu);
+                Some(cpu.as_secs_f64() * 1e6 / reports as f64)
+            })
+            .collect();
+        if costs.len() < 2 {
+            return self.reporting_cpu.as_secs_f64() * 1e6 / self.reports.max(1) as f64;
+        }
+        costs.sort_by(f64::total_cmp);
+        costs[costs.len() / 2]
     }
 
     /// Memory of the collector for a connection, its agent's state included.
@@ -81,34 +119,22 @@ impl LoadOutcome {
         self.connections_bytes as f64 / self.plan.agents as f64
     }
 
-    /// Growth of the collector's memory in bytes a minute: the slope of the least squares over the
-    /// second half of the time, when what is filled once has been filled. `None` below four
-    /// seconds.
-    pub fn growth_bytes_per_minute(&self) -> Option<f64> {
-        let half = &self.resident_bytes[self.resident_bytes.len() / 2..];
-        if half.len() < 2 {
-            return None;
-        }
-        let middle = (half.len() - 1) as f64 / 2.0;
-        let weighed =
-            half.iter().enumerate().map(|(at, bytes)| (at as f64 - middle, *bytes as f64));
-        let (rise, run) = weighed.fold((0.0, 0.0), |(rise, run), (from_middle, bytes)| {
-            (rise + from_middle * bytes, run + from_middle * from_middle)
-        });
-        Some(rise / run * 60.0)
-    }
-
     /// A percentile of the time to an answer; `None` without answers.
     pub fn latency(&self, share: f64) -> Option<Duration> {
-        let last = self.latencies.len().checked_sub(1)?;
-        self.latencies.get((last as f64 * share).round() as usize).copied()
+        percentile(&self.latencies, share)
     }
+}
+
+/// A percentile of sorted times; `None` without any.
+pub(crate) fn percentile(sorted: &[Duration], share: f64) -> Option<Duration> {
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get((last as f64 * share).round() as usize).copied()
 }
 
 /// Starts a collector that knows these agents, connects them, and reports.
 ///
 /// # Errors
-/// When the collector does not start, or an agent cannot connect.
+/// When the collector does not start, an agent cannot connect, or a scrape is not answered.
 pub async fn run(plan: LoadPlan) -> Result<LoadOutcome> {
     let rate_max = u32::try_from(plan.agents)?.saturating_mul(REPORTS_PER_AGENT_MAX);
     ensure!(
@@ -116,60 +142,107 @@ pub async fn run(plan: LoadPlan) -> Result<LoadOutcome> {
         "{} agents may send {rate_max} reports a second; ask for fewer reports or more agents",
         plan.agents
     );
-    let directory = tempfile::tempdir().context("make a directory")?;
-    let collector_plan = collector_plan(&directory)?;
-    collector_plan.write_config()?;
-    let agents = fleet::enrol(&collector_plan.config_path(), plan.agents).await?;
-    let mut collector = Collector::start_again(collector_plan).await?;
-    let address = collector.plan.dedicated[0];
-    let pid = collector.process().pid();
-
+    let mut world = World::start(plan.agents).await?;
+    let pid = world.pid();
     let before = Cost::of(pid)?;
-    let mut clients = Vec::with_capacity(agents.len());
-    let mut waiting = agents.into_iter();
-    let mut connecting = JoinSet::new();
-    loop {
-        while connecting.len() < CONNECTING_MAX
-            && let Some(agent) = waiting.next()
-        {
-            connecting.spawn(Client::connect(agent, address));
-        }
-        let Some(connected) = connecting.join_next().await else { break };
-        clients.push(connected.context("a connecting task panicked")??);
-    }
+    let clients = world.connect().await?;
     let connected = Cost::of(pid)?;
-    let mut outcome = report(&clients, plan, pid).await?;
+    let mut outcome = report(&clients, plan, pid, &world.collector.web).await?;
     let reported = Cost::of(pid)?;
-    collector.process().check_running()?;
     outcome.connecting_cpu = connected.cpu.saturating_sub(before.cpu);
     outcome.reporting_cpu = reported.cpu.saturating_sub(connected.cpu);
     outcome.connections_bytes = connected.resident_bytes.saturating_sub(before.resident_bytes);
+    outcome.counted = world.reports_counted().await?;
     drop(clients);
-    collector.stop().await?;
+    world.stop().await?;
     Ok(outcome)
 }
 
+/// A collector and the agents that it knows.
+pub(crate) struct World {
+    /// Not connected yet.
+    pub(crate) agents: Vec<LoadAgent>,
+    pub(crate) collector: Collector,
+    directory: TempDir,
+}
+
+impl World {
+    /// Enrols so many agents and starts the collector.
+    pub(crate) async fn start(agents: usize) -> Result<Self> {
+        let directory = tempfile::tempdir().context("make a directory")?;
+        let plan = collector_plan(&directory)?;
+        plan.write_config()?;
+        let agents = fleet::enrol(&plan.config_path(), agents).await?;
+        let collector = Collector::start_again(plan).await?;
+        Ok(Self { agents, collector, directory })
+    }
+
+    /// Connects all agents, and lets each report once.
+    pub(crate) async fn connect(&mut self) -> Result<Vec<Client>> {
+        let address = self.address();
+        let mut clients = Vec::with_capacity(self.agents.len());
+        let mut waiting = std::mem::take(&mut self.agents).into_iter();
+        let mut connecting = JoinSet::new();
+        loop {
+            while connecting.len() < CONNECTING_MAX
+                && let Some(agent) = waiting.next()
+            {
+                connecting.spawn(Client::connect(agent, address));
+            }
+            let Some(connected) = connecting.join_next().await else { break };
+            clients.push(connected.context("a connecting task panicked")??);
+        }
+        Ok(clients)
+    }
+
+    /// Where agents report.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.collector.plan.dedicated[0]
+    }
+
+    /// The collector's process.
+    pub(crate) fn pid(&mut self) -> u32 {
+        self.collector.process().pid()
+    }
+
+    /// Reports that the collector says it has accepted.
+    pub(crate) async fn reports_counted(&self) -> Result<usize> {
+        let metrics = self.collector.metrics().await?;
+        let counts = metrics.find("haidang_collector_reports_total", &[]);
+        Ok(counts.map(|sample| sample.value as usize).sum())
+    }
+
+    /// Stops the collector, and leaves what it has written until the directory is dropped.
+    pub(crate) async fn stop(mut self) -> Result<TempDir> {
+        self.collector.process().check_running()?;
+        self.collector.stop().await?;
+        Ok(self.directory)
+    }
+}
+
 /// Sends reports at the plan's rate, agent after agent, whether or not earlier ones are answered.
-async fn report(clients: &[Client], plan: LoadPlan, pid: u32) -> Result<LoadOutcome> {
+pub(crate) async fn report(
+    clients: &[Client],
+    plan: LoadPlan,
+    pid: u32,
+    web: &Endpoint,
+) -> Result<LoadOutcome> {
     let (mut latencies, mut errors, mut held_back) = (Vec::new(), 0, 0);
     let mut under_way: JoinSet<Result<Duration>> = JoinSet::new();
-    let mut settle = |answer: Result<Result<Duration>, tokio::task::JoinError>| {
-        match answer.context("a reporting task panicked")? {
-            Ok(latency) => latencies.push(latency),
-            Err(_) => errors += 1,
-        }
-        anyhow::Ok(())
-    };
+    let mut scrapes: JoinSet<Result<Exposition>> = JoinSet::new();
     let mut next = clients.iter().cycle();
     let began = Instant::now();
     let mut batches = tokio::time::interval(BATCH_PERIOD);
-    let mut looks = tokio::time::interval(Duration::from_secs(1));
-    let mut resident_bytes = Vec::new();
+    let mut looks = tokio::time::interval(LOOK_PERIOD);
+    let mut scrape_times = tokio::time::interval(SCRAPE_PERIOD);
+    let mut samples = Vec::new();
+    let all = (plan.duration.as_secs_f64() * f64::from(plan.rate)) as usize;
     let mut due_before = 0;
-    while began.elapsed() < plan.duration {
+    while due_before < all || !under_way.is_empty() {
         tokio::select! {
             _ = batches.tick() => {
-                let due = (began.elapsed().as_secs_f64() * f64::from(plan.rate)) as usize;
+                let due = began.elapsed().as_secs_f64() * f64::from(plan.rate);
+                let due = (due as usize).min(all);
                 for _ in due_before..due {
                     match next.next() {
                         Some(client) if under_way.len() < UNDER_WAY_MAX => {
@@ -180,18 +253,33 @@ async fn report(clients: &[Client], plan: LoadPlan, pid: u32) -> Result<LoadOutc
                 }
                 due_before = due;
             }
-            _ = looks.tick() => resident_bytes.push(Cost::of(pid)?.resident_bytes),
-            Some(answer) = under_way.join_next() => settle(answer)?,
+            _ = looks.tick() => samples.push(Sample {
+                at: began.elapsed(),
+                answered: latencies.len(),
+                cost: Cost::of(pid)?,
+                open_files: cost::open_files(pid)?,
+            }),
+            _ = scrape_times.tick() => {
+                let web = web.clone();
+                scrapes.spawn(async move { Exposition::parse(&web.text("/metrics").await?) });
+            }
+            Some(scraped) = scrapes.join_next() => {
+                scraped.context("a scraping task panicked")??;
+            }
+            Some(answer) = under_way.join_next() => {
+                match answer.context("a reporting task panicked")? {
+                    Ok(latency) => latencies.push(latency),
+                    Err(_) => errors += 1,
+                }
+            }
         }
-    }
-    while let Some(answer) = under_way.join_next().await {
-        settle(answer)?;
     }
     let elapsed = began.elapsed();
     latencies.sort_unstable();
     Ok(LoadOutcome {
         plan,
         reports: latencies.len(),
+        counted: 0,
         errors,
         held_back,
         elapsed,
@@ -199,11 +287,12 @@ async fn report(clients: &[Client], plan: LoadPlan, pid: u32) -> Result<LoadOutc
         connecting_cpu: Duration::ZERO,
         reporting_cpu: Duration::ZERO,
         connections_bytes: 0,
-        resident_bytes,
+        samples,
     })
 }
 
-fn collector_plan(directory: &TempDir) -> Result<CollectorPlan> {
+/// A collector on loopback with the shipped roster, each agency with a prefix of 127/8.
+pub(crate) fn collector_plan(directory: &TempDir) -> Result<CollectorPlan> {
     Ok(CollectorPlan {
         program: Binaries::find()?.collector,
         directory: directory.path().join("collector"),
@@ -225,10 +314,20 @@ fn collector_plan(directory: &TempDir) -> Result<CollectorPlan> {
 mod tests {
     use super::*;
 
-    fn outcome(resident_bytes: Vec<u64>) -> LoadOutcome {
+    fn sample(second: u64, answered: usize, cpu_ms: u64) -> Sample {
+        Sample {
+            at: Duration::from_secs(second),
+            answered,
+            cost: Cost { cpu: Duration::from_millis(cpu_ms), resident_bytes: 1, threads: 1 },
+            open_files: 1,
+        }
+    }
+
+    fn outcome(samples: Vec<Sample>) -> LoadOutcome {
         LoadOutcome {
             plan: LoadPlan { agents: 2, rate: 1, duration: Duration::from_secs(1) },
             reports: 500_000,
+            counted: 500_002,
             errors: 0,
             held_back: 0,
             elapsed: Duration::from_secs(1),
@@ -236,16 +335,8 @@ mod tests {
             connecting_cpu: Duration::ZERO,
             reporting_cpu: Duration::from_secs(20),
             connections_bytes: 4_096,
-            resident_bytes,
+            samples,
         }
-    }
-
-    #[test]
-    fn growth_is_that_of_the_second_half() {
-        let filled_then_flat = vec![0, 50, 100, 100, 100, 100];
-        assert_eq!(outcome(filled_then_flat).growth_bytes_per_minute(), Some(0.0));
-        assert_eq!(outcome(vec![9, 9, 10, 11]).growth_bytes_per_minute(), Some(60.0));
-        assert_eq!(outcome(vec![1]).growth_bytes_per_minute(), None);
     }
 
     #[test]
@@ -254,5 +345,19 @@ mod tests {
         assert_eq!(outcome.cpu_seconds_per_million(), 40.0);
         assert_eq!(outcome.bytes_per_connection(), 2_048.0);
         assert_eq!(outcome.latency(0.99), Some(Duration::from_millis(99)));
+    }
+
+    #[test]
+    fn a_disturbed_window_does_not_move_the_cost_of_a_report() {
+        // Windows of 1,000 reports each: 50, 900 and 60 ms.
+        let cpu_ms = |second: u64| match second {
+            0..5 => 0,
+            5..10 => 50,
+            10..15 => 950,
+            _ => 1_010,
+        };
+        let samples =
+            (0..16).map(|second| sample(second, second as usize * 200, cpu_ms(second))).collect();
+        assert_eq!(outcome(samples).cpu_seconds_per_million(), 60.0);
     }
 }

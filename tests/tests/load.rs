@@ -11,6 +11,7 @@ async fn every_report_of_simulated_agents_is_acknowledged_and_costs_something() 
     assert_eq!(outcome.errors, 0, "{outcome:?}");
     assert!(outcome.reports > 0, "{outcome:?}");
     assert_eq!(outcome.latencies.len(), outcome.reports);
+    assert_eq!(outcome.counted, outcome.reports + plan.agents, "the collector counts the same");
     assert!(outcome.connecting_cpu > Duration::ZERO, "{outcome:?}");
     assert!(outcome.connections_bytes > 0, "{outcome:?}");
 }

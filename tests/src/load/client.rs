@@ -1,5 +1,5 @@
-//! One simulated agent: a connection from its own address, and reports as a healthy agent sends
-//! them. Sessions are not resumed: every connection pays a full handshake.
+//! One simulated agent: a connection from its own address, reports as a healthy agent sends them,
+//! and records. Sessions are not resumed: every connection pays a full handshake.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 use haidang_proto::model::host::HostFacts;
 use haidang_proto::model::quality::{Quality, RttHistogram};
+use haidang_proto::model::record::Delivery;
 use haidang_proto::model::report::{Connectivity, JournalStatus, Report};
 use haidang_proto::model::verdict::Verdict;
 use haidang_proto::wire;
 use haidang_proto::wire::reporting_service_client::ReportingServiceClient;
 use hyper_util::rt::TokioIo;
 use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
@@ -31,7 +31,7 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A connected agent.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     service: ReportingServiceClient<Channel>,
     process_nonce: [u8; 16],
     machine_fingerprint: [u8; 32],
@@ -40,15 +40,10 @@ pub(super) struct Client {
 
 impl Client {
     /// Connects, and sends a first report with what a collector wants to know of a machine.
-    pub(super) async fn connect(agent: LoadAgent, address: SocketAddr) -> Result<Self> {
-        let LoadAgent { source, machine_fingerprint, certificate, key, roots } = agent;
-        let mut tls =
-            rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_protocol_versions(&[&rustls::version::TLS13])?
-                .with_root_certificates(roots)
-                .with_client_auth_cert(vec![certificate], key.into())?;
-        tls.alpn_protocols = vec![b"h2".to_vec()];
+    pub(crate) async fn connect(agent: LoadAgent, address: SocketAddr) -> Result<Self> {
+        let mut tls = agent.tls()?;
         tls.resumption = Resumption::disabled();
+        let LoadAgent { source, machine_fingerprint, .. } = agent;
         let channel = tokio::time::timeout(CONNECT_TIMEOUT, channel(source, address, tls));
         let channel = channel.await.context("no connection in time")??;
         let client = Self {
@@ -62,8 +57,15 @@ impl Client {
         Ok(client)
     }
 
+    /// Delivers records; returns up to which they are durable.
+    pub(crate) async fn deliver(&self, delivery: Delivery) -> Result<u64, tonic::Status> {
+        let mut service = self.service.clone();
+        let answer = service.deliver(wire::DeliverRequest::from(delivery)).await?;
+        Ok(answer.into_inner().acknowledged_seq)
+    }
+
     /// Sends the next report, and says how long the answer took.
-    pub(super) fn report(&self) -> impl Future<Output = Result<Duration>> + Send + use<> {
+    pub(crate) fn report(&self) -> impl Future<Output = Result<Duration>> + Send + use<> {
         let sending = self.send(None);
         async move {
             let began = Instant::now();
@@ -115,7 +117,7 @@ async fn channel(
 }
 
 /// Ten seconds of a good path: five echoes to two anchors.
-fn connectivity() -> Connectivity {
+pub(crate) fn connectivity() -> Connectivity {
     let mut rtt = RttHistogram::default();
     for us in [310, 325, 330, 350, 410] {
         rtt.record(Duration::from_micros(us));

@@ -18,8 +18,9 @@ use haidang_proto::model::agency::{AgencyId, AgentId};
 use haidang_proto::model::spiffe::Workload;
 use ipnet::{IpNet, Ipv4Net};
 use rcgen::{CertificateParams, KeyPair};
-use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -34,17 +35,27 @@ const ENROLLING_MAX: usize = 256;
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
 
 /// An enrolled agent.
-pub(super) struct LoadAgent {
+pub(crate) struct LoadAgent {
     /// Its own address.
-    pub(super) source: Ipv4Addr,
+    pub(crate) source: Ipv4Addr,
     /// The machine, as it enrolled.
     pub(super) machine_fingerprint: [u8; 32],
-    /// Its certificate.
-    pub(super) certificate: CertificateDer<'static>,
-    /// The key of it.
-    pub(super) key: PrivatePkcs8KeyDer<'static>,
+    certificate: CertificateDer<'static>,
+    key: PrivatePkcs8KeyDer<'static>,
     /// Whom it trusts.
-    pub(super) roots: Arc<RootCertStore>,
+    roots: Arc<RootCertStore>,
+}
+
+impl LoadAgent {
+    /// Its TLS, as an agent's.
+    pub(crate) fn tls(&self) -> Result<ClientConfig> {
+        let mut tls = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(Arc::clone(&self.roots))
+            .with_client_auth_cert(vec![self.certificate.clone()], self.key.clone_key().into())?;
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(tls)
+    }
 }
 
 /// Writes the roster in which every agency has a prefix.
@@ -185,7 +196,8 @@ fn network(number: usize) -> Result<Ipv4Addr> {
     Ok(Ipv4Addr::from_bits(first + (u32::try_from(number)? << 8)))
 }
 
-fn agencies() -> Result<Vec<String>> {
+/// Ids of the shipped roster.
+pub(crate) fn agencies() -> Result<Vec<String>> {
     let path = repository(SHIPPED_ROSTER);
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     let ids = text.lines().skip(1).filter_map(|row| row.split(',').next());
