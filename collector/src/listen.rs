@@ -30,7 +30,6 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
 use crate::config::Limits;
 use crate::identity::PeerCertificate;
@@ -310,15 +309,12 @@ fn refusal_of(error: &io::Error) -> Refusal {
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
+impl Connection {
+    /// Who is at its other end.
+    pub fn peer(&self) -> Peer {
         self.peer.clone()
     }
-}
 
-impl Connection {
     fn refuse(&mut self, refusal: Refusal, kind: io::ErrorKind) -> io::Error {
         self.deadline = None;
         self.place.metrics.rejected(refusal);

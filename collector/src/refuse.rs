@@ -11,7 +11,6 @@ use std::time::Duration;
 use haidang_proto::model::refusal::{REASON_KEY, Refusal};
 use tonic::codegen::Service;
 use tonic::metadata::MetadataValue;
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 
 use crate::metrics::CollectorMetrics;
@@ -116,10 +115,6 @@ const fn sentence(refusal: Refusal) -> &'static str {
 pub(crate) struct Counted<S> {
     pub(crate) inner: S,
     pub(crate) metrics: CollectorMetrics,
-}
-
-impl<S: NamedService> NamedService for Counted<S> {
-    const NAME: &'static str = S::NAME;
 }
 
 impl<S, Request, Body> Service<Request> for Counted<S>

@@ -249,17 +249,17 @@ impl Collector {
                 Endpoint::Enrolment => {
                     let service = EnrolmentServiceServer::from_arc(Arc::clone(&enrol));
                     let server = grpc::enrolment(service, counted, connections, stop.clone());
-                    edge.spawn_fallible("enrolment service", server);
+                    edge.spawn("enrolment service", server);
                 }
                 Endpoint::Recovery => {
                     let service = RecoveryServiceServer::from_arc(Arc::clone(&recover));
                     let server = grpc::recovery(service, counted, connections, stop.clone());
-                    edge.spawn_fallible("recovery service", server);
+                    edge.spawn("recovery service", server);
                 }
                 Endpoint::Dedicated | Endpoint::Fallback | Endpoint::Http => {
                     let service = ReportingServiceServer::from_arc(Arc::clone(&ingest));
                     let server = grpc::reporting(service, counted, connections, stop.clone());
-                    edge.spawn_fallible("reporting service", server);
+                    edge.spawn("reporting service", server);
                 }
             }
         }

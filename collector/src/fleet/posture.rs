@@ -38,8 +38,8 @@ impl Fleet {
         &self.policies
     }
 
-    pub(super) fn agency_posture(&self, row: usize, now: Now) -> AgencyPosture {
-        let machines = self.agents_of(&self.agencies[row]).map(|agent| enrolled(self, agent, now));
+    pub(super) fn agency_posture(&self, row: usize, agents: &[&Agent], now: Now) -> AgencyPosture {
+        let machines = agents.iter().map(|agent| enrolled(self, agent, now));
         let policy = self.policies.of(&self.roster.agencies()[row].id);
         agency_posture(machines, policy, now.wall)
     }

@@ -8,6 +8,7 @@ use haidang_proto::model::verdict::DownCause;
 use crate::incident::{Effect, Member, SILENCE_WINDOW, Standing};
 use crate::snapshot::{AgencyState, DisconnectCause, Suppression};
 
+use super::agent::Agent;
 use super::gateway::Gateway;
 use super::{Agency, AgencyTransition, Fleet, Now, judge};
 
@@ -35,15 +36,16 @@ impl Fleet {
             .map(|entry| self.calendar.expects(&entry.id, entry.kind, local))
             .collect();
         self.forget_gateways(&expected, now);
-        let judged: Vec<AgencyState> =
-            self.agencies.iter().map(|agency| self.judge(agency, now)).collect();
-        let members: Vec<Member> = (0..judged.len())
-            .map(|row| match self.member(&self.agencies[row], judged[row], in_force[row], now) {
-                // Machines that are switched off at the end of the day are nobody's incident.
-                member if !expected[row] => member.not_expected(),
-                member => member,
-            })
-            .collect();
+        let mut judged = Vec::with_capacity(self.agencies.len());
+        let mut members = Vec::with_capacity(self.agencies.len());
+        for (row, agency) in self.agencies.iter().enumerate() {
+            let agents: Vec<&Agent> = self.agents_of(agency).collect();
+            let state = self.judge(agency, &agents, now);
+            let member = self.member(&agents, state, in_force[row], now);
+            // Machines that are switched off at the end of the day are nobody's incident.
+            members.push(if expected[row] { member } else { member.not_expected() });
+            judged.push(state);
+        }
         self.incidents.doubt_clock(self.clock_stepped(now) > CLOCK_STEP_MAX);
         self.incidents.update(&members, now.mono, now.wall);
         let passed = now.mono.saturating_sub(self.ticked.replace(now.mono).unwrap_or(now.mono));
@@ -108,7 +110,7 @@ impl Fleet {
         ahead.unwrap_or_else(|behind| behind.duration())
     }
 
-    fn judge(&self, agency: &Agency, now: Now) -> AgencyState {
+    fn judge(&self, agency: &Agency, agents: &[&Agent], now: Now) -> AgencyState {
         let mut facts = judge::Facts::new(&self.config);
         facts.ever_verified = agency.ever_verified;
         facts.warm_up = self.is_warming_up(now);
@@ -116,13 +118,13 @@ impl Fleet {
         facts.stop_restored = agency.stop_restored;
         facts.gateway_lost =
             !agency.gateways.is_empty() && agency.gateways.iter().all(Gateway::is_lost);
-        for agent in self.agents_of(agency) {
+        for agent in agents {
             facts.add(agent, now.mono);
         }
         judge::judge(&facts)
     }
 
-    fn member(&self, agency: &Agency, judged: AgencyState, in_force: bool, now: Now) -> Member {
+    fn member(&self, agents: &[&Agent], judged: AgencyState, in_force: bool, now: Now) -> Member {
         let standing = match judged {
             _ if !in_force => Standing::Aside,
             AgencyState::Connected | AgencyState::Degraded => Standing::Up,
@@ -139,7 +141,7 @@ impl Fleet {
             | AgencyState::NotEnrolled => Standing::Aside,
         };
         let mut member = Member { standing, agents_prompt: 0, agents_late: 0 };
-        for age in self.agents_of(agency).filter_map(|agent| agent.age(now.mono)) {
+        for age in agents.iter().filter_map(|agent| agent.age(now.mono)) {
             if age <= self.config.doubt_after() {
                 member.agents_prompt += 1;
             } else if age <= self.config.fresh_for() + SILENCE_WINDOW {

@@ -19,13 +19,21 @@ use super::{Agency, Fleet, Now};
 
 pub(super) fn snapshot(fleet: &Fleet, now: Now) -> Snapshot {
     let day = now.day();
-    let rows = fleet.roster.agencies().iter().zip(&fleet.agencies).enumerate();
-    let agencies: Vec<AgencyView> = rows
-        .filter(|(_, (entry, _))| entry.validity.holds_on(day))
-        .map(|(row, (_, agency))| agency_view(fleet, row, agency, now))
-        .collect();
-    let agents = fleet.agencies.iter().flat_map(|agency| &agency.agents);
-    let agents = agents.filter_map(|id| Some(agent_view(fleet, *id, fleet.agents.get(id)?, now)));
+    let mut agencies = Vec::with_capacity(fleet.agencies.len());
+    let mut agents = Vec::with_capacity(fleet.agents.len());
+    // The agents of a large fleet lie scattered in memory: each is looked up once.
+    let mut of_agency: Vec<&Agent> = Vec::new();
+    for (row, (entry, agency)) in fleet.roster.agencies().iter().zip(&fleet.agencies).enumerate() {
+        of_agency.clear();
+        for id in &agency.agents {
+            let Some(agent) = fleet.agents.get(id) else { continue };
+            of_agency.push(agent);
+            agents.push(agent_view(fleet, *id, agent, now));
+        }
+        if entry.validity.holds_on(day) {
+            agencies.push(agency_view(fleet, row, agency, &of_agency, now));
+        }
+    }
     Snapshot {
         taken_at: now.wall,
         roster: Arc::clone(&fleet.roster),
@@ -33,7 +41,7 @@ pub(super) fn snapshot(fleet: &Fleet, now: Now) -> Snapshot {
             goal::dedicated_network(&agencies, fleet.config.goal_target_ratio),
             goal::information_security(&agencies, fleet.config.security_goal_target_ratio),
         ],
-        agents: agents.collect(),
+        agents,
         incidents: incidents(fleet),
         exceptions: Arc::clone(&fleet.exceptions),
         policies: Arc::clone(&fleet.policies),
@@ -41,8 +49,14 @@ pub(super) fn snapshot(fleet: &Fleet, now: Now) -> Snapshot {
     }
 }
 
-fn agency_view(fleet: &Fleet, row: usize, agency: &Agency, now: Now) -> AgencyView {
-    let fresh: Vec<&Agent> = fleet.agents_of(agency).filter(|a| is_fresh(fleet, a, now)).collect();
+fn agency_view(
+    fleet: &Fleet,
+    row: usize,
+    agency: &Agency,
+    agents: &[&Agent],
+    now: Now,
+) -> AgencyView {
+    let fresh: Vec<&Agent> = agents.iter().copied().filter(|a| is_fresh(fleet, a, now)).collect();
     let verified: Vec<&Agent> =
         fresh.iter().copied().filter(|agent| place(agent) == Some(Place::Verified)).collect();
     let mut flag_machines = [0; Flag::ALL.len()];
@@ -55,10 +69,10 @@ fn agency_view(fleet: &Fleet, row: usize, agency: &Agency, now: Now) -> AgencyVi
         row,
         state: agency.state,
         since: agency.since,
-        last_verified: fleet.agents_of(agency).filter_map(|agent| agent.last_verified).max(),
+        last_verified: agents.iter().filter_map(|agent| agent.last_verified).max(),
         verdict: verdict(agency.state, &fresh, &verified),
         flag_machines,
-        findings: findings(fleet, row, agency, &fresh, &verified, now),
+        findings: findings(fleet, row, agents, &fresh, &verified, now),
         speaks_from: speaks_from(fleet, &fresh, now),
         surroundings: surroundings(&fresh),
         partial_ratio: partial_ratio(&fresh, &verified),
@@ -66,9 +80,9 @@ fn agency_view(fleet: &Fleet, row: usize, agency: &Agency, now: Now) -> AgencyVi
         agents_fresh: count(fresh.len()),
         agents_verified: count(verified.len()),
         quality: quality(&verified),
-        certificate_expiry: fleet.agents_of(agency).map(|agent| agent.certificate_expiry).min(),
+        certificate_expiry: agents.iter().map(|agent| agent.certificate_expiry).min(),
         suppressed: agency.suppressed,
-        posture: fleet.agency_posture(row, now),
+        posture: fleet.agency_posture(row, agents, now),
     }
 }
 
@@ -101,7 +115,7 @@ fn verdict(state: AgencyState, fresh: &[&Agent], verified: &[&Agent]) -> Option<
 fn findings(
     fleet: &Fleet,
     row: usize,
-    agency: &Agency,
+    agents: &[&Agent],
     fresh: &[&Agent],
     verified: &[&Agent],
     now: Now,
@@ -115,12 +129,12 @@ fn findings(
             Finding::Contradiction => sees(verified, Family::Down),
             Finding::Partial => partial_ratio(fresh, verified).is_some(),
             Finding::PrefixesUnknown => {
-                !agency.agents.is_empty() && !fleet.roster.has_prefixes(row, now.day())
+                !agents.is_empty() && !fleet.roster.has_prefixes(row, now.day())
             }
             Finding::ForeignPrefix => {
                 fresh.iter().any(|agent| place(agent) == Some(Place::ForeignPrefix))
             }
-            Finding::Cloned => fleet.agents_of(agency).any(|agent| agent.conflict.is_some()),
+            Finding::Cloned => agents.iter().any(|agent| agent.conflict.is_some()),
         })
         .collect()
 }

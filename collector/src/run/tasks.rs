@@ -37,7 +37,7 @@ const CLOCK_STEP_SECONDS_MIN: f64 = 60.0;
 /// Tasks with names. None of them may end before it is told to.
 #[derive(Default)]
 pub(super) struct Tasks {
-    set: JoinSet<(&'static str, anyhow::Result<()>)>,
+    set: JoinSet<&'static str>,
 }
 
 impl Tasks {
@@ -48,16 +48,8 @@ impl Tasks {
     ) {
         self.set.spawn(async move {
             task.await;
-            (name, Ok(()))
+            name
         });
-    }
-
-    pub(super) fn spawn_fallible(
-        &mut self,
-        name: &'static str,
-        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
-    ) {
-        self.set.spawn(async move { (name, task.await) });
     }
 
     pub(super) fn spawn_blocking(
@@ -67,15 +59,14 @@ impl Tasks {
     ) {
         self.set.spawn_blocking(move || {
             task();
-            (name, Ok(()))
+            name
         });
     }
 
     /// Waits for a task that ends although it should not.
     pub(super) async fn first_to_end(&mut self) -> anyhow::Error {
         match self.set.join_next().await {
-            Some(Ok((name, Ok(())))) => anyhow!("the {name} task ended by itself"),
-            Some(Ok((name, Err(error)))) => error.context(format!("the {name} task failed")),
+            Some(Ok(name)) => anyhow!("the {name} task ended by itself"),
             Some(Err(panic)) => anyhow::Error::new(panic).context("a task panicked"),
             None => anyhow!("there is no task"),
         }
@@ -85,12 +76,8 @@ impl Tasks {
     pub(super) async fn drain(mut self, grace: Duration) {
         let all = async {
             while let Some(ended) = self.set.join_next().await {
-                match ended {
-                    Ok((_, Ok(()))) => {}
-                    Ok((name, Err(error))) => {
-                        tracing::warn!(name, error = format!("{error:#}"), "a task ended badly");
-                    }
-                    Err(panic) => tracing::error!(%panic, "a task panicked"),
+                if let Err(panic) = ended {
+                    tracing::error!(%panic, "a task panicked");
                 }
             }
         };

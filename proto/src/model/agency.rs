@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Id of an agency: the official code path of the roster, such as `01-018-00565`,
 /// or `01-so-noi-vu` for a department that has no code.
 ///
 /// Lower-case ASCII letters, digits and single hyphens between them, at most 63
 /// bytes, so that it is valid as a DNS label, a file name and a metric label.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
-#[serde(transparent)]
-pub struct AgencyId(Box<str>);
+///
+/// Clones share the text: every report, and every machine in every snapshot, carries one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AgencyId(Arc<str>);
 
 /// Text that is not an agency id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +45,12 @@ impl FromStr for AgencyId {
 impl fmt::Display for AgencyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl serde::Serialize for AgencyId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 
