@@ -13,6 +13,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::netns::{self, Netns};
 use crate::program::Program;
@@ -252,6 +253,15 @@ impl Container {
         .await
         .with_context(|| program.last_lines())?;
         Ok(Self { leader, _nspawn: program, _netns: netns })
+    }
+}
+
+impl Drop for Container {
+    /// Whoever kills systemd-nspawn leaves the container's init alive; with the init all end.
+    fn drop(&mut self) {
+        if let Some(init) = i32::try_from(self.leader).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(init, Signal::KILL);
+        }
     }
 }
 
