@@ -30,6 +30,10 @@ const BUSY_WAIT: Duration = Duration::from_secs(2);
 /// A write that has waited so long stands for a store that hangs: a commit takes milliseconds, and
 /// a disk that is merely slow seconds.
 const HANGS_AFTER: Duration = Duration::from_secs(10);
+/// What a group writes first while the store is down. A commit in which nothing is written succeeds
+/// on a disk that takes nothing, and would show as the end of the trouble.
+const PROOF: &str = "INSERT INTO meta (key, content, version) VALUES ('proof', '', 1)
+                     ON CONFLICT (key) DO UPDATE SET version = version + 1";
 /// Pages copied by a backup before the reader's other callers would be served; 4 MiB.
 const BACKUP_PAGES: i32 = 1_024;
 
@@ -277,7 +281,8 @@ impl StoreThread {
         health.waits_since(first.queued);
         let mut settles = Vec::new();
         let began = Instant::now();
-        let outcome = self.commit_group(first, began, &mut settles);
+        let proof = (!health.up.load(Ordering::Relaxed)).then_some(PROOF);
+        let outcome = self.commit_group(first, proof, began, &mut settles);
         match &outcome {
             Ok(()) => health.written(),
             Err(error) => {
@@ -294,12 +299,17 @@ impl StoreThread {
     fn commit_group(
         &mut self,
         first: Job,
+        proof: Option<&str>,
         began: Instant,
         settles: &mut Vec<Settle>,
     ) -> Result<(), StoreError> {
         // Begun as a writer, so that a store which is locked or read-only fails here and shows as
         // down. Begun as a reader, each job would fail by itself and an empty commit succeed.
         let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let begun = begun.and_then(|transaction| {
+            transaction.execute_batch(proof.unwrap_or_default())?;
+            Ok(transaction)
+        });
         let transaction = match begun {
             Ok(transaction) => transaction,
             Err(error) => {

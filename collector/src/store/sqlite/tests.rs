@@ -41,6 +41,25 @@ async fn a_store_that_cannot_be_written_is_down() {
     assert!(!store.health().up);
 }
 
+#[tokio::test]
+async fn what_was_down_is_up_once_something_is_written_and_not_by_an_empty_commit() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _threads) = running(&directory.path().join("store.db"), |_| ());
+    let spoils_the_commit = |connection: &Connection| -> Result<(), StoreError> {
+        Ok(connection.execute_batch(
+            "PRAGMA defer_foreign_keys = ON; INSERT INTO gaps VALUES (77, 1, 1, 0)",
+        )?)
+    };
+    store.write(1, spoils_the_commit).await.expect_err("there is no journal 77");
+    assert!(!store.health().up);
+    store.write(1, |_| Ok(())).await.expect("nothing is asked for");
+    assert!(store.health().up);
+    let proofs = "SELECT version FROM meta WHERE key = 'proof'";
+    let written =
+        store.read(|connection| Ok(connection.query_row(proofs, [], |row| row.get::<_, i64>(0))?));
+    assert_eq!(written.await.expect("the row is there"), 1);
+}
+
 #[test]
 fn a_write_that_waits_for_ten_seconds_shows_a_store_that_hangs() {
     let base = Instant::now();
