@@ -11,7 +11,7 @@
 //! shown where writes can be dropped: for the journal by its own tests, for the store by
 //! [`crate::power_cut`].
 
-mod audit;
+pub(crate) mod audit;
 pub(crate) mod courier;
 mod on_disk;
 
@@ -141,7 +141,8 @@ fn enrolled(world: &Loopback, agency: &str, number: u8) -> Result<Courier> {
     let output = plan.enrol(&world.collector.create_token(agency, 1, "1h")?)?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let identity = plan.state_dir().join("identity");
-    Courier::new(&identity, world.collector.plan.dedicated[0], Uuid::new_v4())
+    let tls = courier::tls(&identity)?;
+    Ok(Courier::new(tls, world.collector.plan.dedicated[0], Uuid::new_v4()))
 }
 
 /// Has an agent deliver all it holds, stops it, and reads its journal for the last time.

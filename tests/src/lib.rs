@@ -5,7 +5,8 @@
 //! `binaries`, `collector`, `agent`, `monitoring`, `webhook`), what is read from them (`web`,
 //! `exposition`, `expressions`), and whole worlds: `laboratory`, `alert_path` and `accuracy` in namespaces, `loopback`
 //! without root, `load` with thousands of agents (`cost` is what they cost a process, `bench` the
-//! figures of it), `kills` that end them at random, `power_cut` that drops what the store did not
+//! figures of it), `clocks`, `herd` and `store_fault` with what befalls them (`duty` is who is
+//! called), `kills` that end them at random, `power_cut` that drops what the store did not
 //! sync. `trial` runs scenarios, `pass_budget` measures the posture pass of a running agent,
 //! `agent_cost` the agent beside other programs, `peers` sets our checks beside other tools'.
 //! `parsers` names every parser of outside bytes; `peer`, `flood` and `siege` are what a collector
@@ -35,6 +36,7 @@ pub mod agent_cost;
 pub mod captured;
 pub mod webhook;
 pub mod monitoring;
+pub mod duty;
 pub mod scenario;
 pub mod laboratory;
 pub mod trial;
@@ -46,6 +48,9 @@ pub mod kills;
 pub mod power_cut;
 pub mod cost;
 pub mod load;
+pub mod store_fault;
+pub mod clocks;
+pub mod herd;
 pub mod figures;
 pub mod bench;
 pub mod pass_budget;

@@ -8,7 +8,10 @@
 //! meanwhile as often as the shipped Prometheus does.
 
 mod client;
+pub(crate) mod couriers;
+pub mod crowd;
 mod fleet;
+pub(crate) mod life;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};

@@ -138,8 +138,8 @@ pub(crate) fn stepped_by(file: &Path) -> Result<[String; 4]> {
     ])
 }
 
-/// Replaced at once: the agent may be reading it.
-fn step(file: &Path, seconds: i64) -> Result<()> {
+/// Steps the clock of whoever reads the file. Replaced at once: it may be being read.
+pub(crate) fn step(file: &Path, seconds: i64) -> Result<()> {
     let new = file.with_extension("new");
     fs::write(&new, format!("{seconds:+}\n"))
         .with_context(|| format!("write {}", new.display()))?;

@@ -1,10 +1,14 @@
 //! Crashes and failing stores: nothing that was acknowledged is lost, and nothing is applied twice.
 
+use std::time::Duration;
+
 use haidang_tests::binaries::program;
-use haidang_tests::{kills, power_cut};
+use haidang_tests::collector::Tempo;
+use haidang_tests::store_fault::{self, StoreFault};
+use haidang_tests::{clocks, herd, kills, power_cut};
 use tokio::sync::RwLock;
 
-/// Who needs the whole machine has it alone.
+/// Crowds that mostly wait share the machine; who needs all of it has it alone.
 static MACHINE: RwLock<()> = RwLock::const_new(());
 
 /// The smoke of `haidang-faults kills --runs 1000`.
@@ -26,5 +30,34 @@ fn a_power_cut_after_any_operation_of_the_store_loses_no_acknowledged_record() {
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
     let plan = power_cut::Plan { program, deliveries: 4, random_losses: 1, seed };
     let outcome = power_cut::run(plan).unwrap_or_else(|error| panic!("seed {seed}: {error:#}"));
+    println!("{outcome:?}");
+}
+
+/// The smoke of `haidang-faults store`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_shows_changes_no_state_loses_no_record_and_heals_by_itself() {
+    let _shared = MACHINE.read().await;
+    let lasting = Duration::from_secs(2);
+    let faults = StoreFault::ALL.into_iter().map(|fault| (fault, lasting)).collect();
+    let plan = store_fault::Plan { faults, agents: 60, tempo: Tempo::Brisk, on_duty: false };
+    let outcome = store_fault::run(plan).await.unwrap_or_else(|error| panic!("{error:#}"));
+    println!("{outcome:#?}");
+}
+
+/// The smoke of `haidang-faults herd`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_comes_back_within_its_windows_after_a_restart_and_nobody_is_called() {
+    let _shared = MACHINE.read().await;
+    let plan = herd::Plan { agents: 150, tempo: Tempo::Brisk, on_duty: false };
+    let outcome = herd::run(plan).await.unwrap_or_else(|error| panic!("{error:#}"));
+    println!("{outcome:?}");
+}
+
+/// The smoke of `haidang-faults clocks`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_clock_calls_nobody_down_is_told_and_heals_by_itself() {
+    let _shared = MACHINE.read().await;
+    let outcome = clocks::run(40, Tempo::Brisk, &clocks::WORST).await;
+    let outcome = outcome.unwrap_or_else(|error| panic!("{error:#}"));
     println!("{outcome:?}");
 }

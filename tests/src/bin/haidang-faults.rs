@@ -4,11 +4,14 @@
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use haidang_tests::binaries::repository;
-use haidang_tests::{figures, interrupted, kills, power_cut};
+use haidang_tests::collector::Tempo;
+use haidang_tests::store_fault::{self, StoreFault};
+use haidang_tests::{clocks, figures, herd, interrupted, kills, power_cut};
 
 #[derive(Parser)]
 #[command(about = "Faults under load, with a count of what was lost")]
@@ -39,6 +42,31 @@ enum Task {
         /// Repeats deliveries and losses; drawn when it is not given.
         #[arg(long)]
         seed: Option<u64>,
+    },
+    /// Let the store fail under load, in six ways one after another. Needs root and strace.
+    Store {
+        /// How long each fault stands once it shows.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// How long a disk that does not answer stands.
+        #[arg(long, default_value_t = 600)]
+        hanging_seconds: u64,
+        /// Agents that report meanwhile.
+        #[arg(long, default_value_t = 1000)]
+        agents: usize,
+    },
+    /// Kill the collector under a crowd of agents, start it again, and see everybody come back.
+    Herd {
+        /// How many agents, each with its mTLS connection.
+        #[arg(long, default_value_t = 10_000)]
+        agents: usize,
+    },
+    /// Step the collector's clock by an hour and a year, and start it with a wrong one. Needs
+    /// libfaketime.
+    Clocks {
+        /// Agents that report meanwhile.
+        #[arg(long, default_value_t = 300)]
+        agents: usize,
     },
     /// What `power-cut` records.
     #[command(hide = true)]
@@ -71,6 +99,29 @@ async fn run(task: Task) -> Result<()> {
             let seed = seeded(seed);
             let plan = power_cut::Plan { program, deliveries, random_losses, seed };
             tokio::task::block_in_place(|| power_cut::run(plan))?.section()?
+        }
+        Task::Store { seconds, hanging_seconds, agents } => {
+            let faults = StoreFault::ALL.into_iter().map(|fault| {
+                let seconds = match fault {
+                    StoreFault::Hanging => hanging_seconds,
+                    _ => seconds,
+                };
+                (fault, Duration::from_secs(seconds))
+            });
+            let plan = store_fault::Plan {
+                faults: faults.collect(),
+                agents,
+                tempo: Tempo::Default,
+                on_duty: true,
+            };
+            store_fault::run(plan).await?.section()?
+        }
+        Task::Herd { agents } => {
+            let plan = herd::Plan { agents, tempo: Tempo::Default, on_duty: true };
+            herd::run(plan).await?.section()?
+        }
+        Task::Clocks { agents } => {
+            clocks::run(agents, Tempo::Default, &clocks::ALL).await?.section()?
         }
         Task::StoreWriter { directory, deliveries, seed } => {
             return power_cut::write(&directory, deliveries, seed).await;

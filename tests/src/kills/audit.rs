@@ -11,7 +11,7 @@ use super::courier::Delivered;
 use super::on_disk::Ledger;
 
 /// The store of a collector that has ended.
-pub(super) struct Audit(Connection);
+pub(crate) struct Audit(Connection);
 
 /// What the store holds of a record.
 struct Found {
@@ -21,7 +21,7 @@ struct Found {
 }
 
 impl Audit {
-    pub(super) fn open(store: &Path) -> Result<Self> {
+    pub(crate) fn open(store: &Path) -> Result<Self> {
         let opened = Connection::open_with_flags(store, OpenFlags::SQLITE_OPEN_READ_ONLY);
         let connection = opened.with_context(|| format!("open {}", store.display()))?;
         let verdict: String =
@@ -33,7 +33,7 @@ impl Audit {
     }
 
     /// Every record of a courier is there once, as it was written, and so is its outage.
-    pub(super) fn courier(&self, courier: &Delivered) -> Result<()> {
+    pub(crate) fn courier(&self, courier: &Delivered) -> Result<()> {
         let found = self.records(courier.journal)?;
         let marks: Vec<_> = found.values().map(|record| record.mark).collect();
         let written: Vec<_> = courier.written.iter().copied().map(Some).collect();

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -36,27 +37,37 @@ const DELIVERY_DEADLINE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(30);
 
 /// A courier with its own journal, kept in memory: couriers are not killed.
-pub(super) struct Courier {
+pub(crate) struct Courier {
     client: ReportingServiceClient<Channel>,
     done: Delivered,
-    acknowledged: u64,
+    progress: Arc<Progress>,
+}
+
+/// How far a courier is, for whoever watches it.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// The number up to which records are acknowledged.
+    pub(crate) acknowledged: AtomicU64,
+    /// The longest wait for an acknowledgement that came, in microseconds; whoever reads it may set
+    /// it back.
+    pub(crate) slowest_us: AtomicU64,
 }
 
 /// What a courier delivered.
 #[derive(Debug)]
-pub(super) struct Delivered {
-    pub(super) journal: Uuid,
+pub(crate) struct Delivered {
+    pub(crate) journal: Uuid,
     /// The mark of each record; the first has number 1.
-    pub(super) written: Vec<u32>,
+    pub(crate) written: Vec<u32>,
     /// Acknowledged and failed.
-    pub(super) deliveries: [u64; 2],
+    pub(crate) deliveries: [u64; 2],
     /// Repeated and ahead of a hole.
-    pub(super) disturbed: [u64; 2],
+    pub(crate) disturbed: [u64; 2],
 }
 
 impl Courier {
-    pub(super) fn new(identity: &Path, collector: SocketAddr, journal: Uuid) -> Result<Self> {
-        let tls = TlsConnector::from(Arc::new(tls(identity)?));
+    pub(crate) fn new(tls: ClientConfig, collector: SocketAddr, journal: Uuid) -> Self {
+        let tls = TlsConnector::from(Arc::new(tls));
         let connector = tower::service_fn(move |_: http::Uri| {
             let tls = tls.clone();
             async move {
@@ -70,11 +81,16 @@ impl Courier {
             .connect_with_connector_lazy(connector);
         let done =
             Delivered { journal, written: Vec::new(), deliveries: [0; 2], disturbed: [0; 2] };
-        Ok(Self { client: ReportingServiceClient::new(channel), done, acknowledged: 0 })
+        Self { client: ReportingServiceClient::new(channel), done, progress: Arc::default() }
+    }
+
+    /// How far it is, as that changes.
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Writes and delivers until it is stopped, then delivers the rest.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         mut self,
         mut dice: Dice,
         stop: CancellationToken,
@@ -84,30 +100,34 @@ impl Courier {
                 self.done.written.push(u32::try_from(dice.within(1..1 << 31))?);
             }
             let begin = match dice.within(0..8) {
-                0 if self.acknowledged > 0 => {
+                0 if self.acknowledged() > 0 => {
                     self.done.disturbed[0] += 1;
-                    let back = dice.within(1..self.acknowledged.min(2 * BATCH_MAX) + 1);
-                    self.acknowledged + 1 - back
+                    let back = dice.within(1..self.acknowledged().min(2 * BATCH_MAX) + 1);
+                    self.acknowledged() + 1 - back
                 }
                 1 => {
                     self.done.disturbed[1] += 1;
-                    self.acknowledged + 1 + dice.within(1..BATCH_MAX)
+                    self.acknowledged() + 1 + dice.within(1..BATCH_MAX)
                 }
-                _ => self.acknowledged + 1,
+                _ => self.acknowledged() + 1,
             };
             let length = dice.within(1..BATCH_MAX + 1);
             self.deliver(begin, length).await?;
         }
         let began = tokio::time::Instant::now();
         while self.waiting() > 0 {
-            self.deliver(self.acknowledged + 1, BATCH_MAX).await?;
+            self.deliver(self.acknowledged() + 1, BATCH_MAX).await?;
             ensure!(began.elapsed() < DRAIN_TIMEOUT, "{} records still wait", self.waiting());
         }
         Ok(self.done)
     }
 
     fn waiting(&self) -> u64 {
-        self.done.written.len() as u64 - self.acknowledged
+        self.done.written.len() as u64 - self.acknowledged()
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.progress.acknowledged.load(Ordering::Relaxed)
     }
 
     async fn deliver(&mut self, begin: u64, length: u64) -> Result<()> {
@@ -116,6 +136,7 @@ impl Courier {
         let delivery =
             Delivery { journal_id: self.done.journal, first_seq: 1, records: records.collect() };
         let request = wire::DeliverRequest::from(delivery);
+        let sent = tokio::time::Instant::now();
         let call = tokio::time::timeout(DELIVERY_DEADLINE, self.client.deliver(request));
         let Ok(Ok(answer)) = call.await else {
             self.done.deliveries[1] += 1;
@@ -123,12 +144,14 @@ impl Courier {
             return Ok(());
         };
         self.done.deliveries[0] += 1;
+        let took_us = u64::try_from(sent.elapsed().as_micros())?;
+        self.progress.slowest_us.fetch_max(took_us, Ordering::Relaxed);
         let seq = answer.into_inner().acknowledged_seq;
-        if seq < self.acknowledged {
-            bail!("{} was acknowledged before, and now only {seq}", self.acknowledged);
+        let before = self.progress.acknowledged.swap(seq, Ordering::Relaxed);
+        if seq < before {
+            bail!("{before} was acknowledged before, and now only {seq}");
         }
         ensure!(seq <= self.done.written.len() as u64, "{seq} was acknowledged, and never sent");
-        self.acknowledged = seq;
         Ok(())
     }
 }
@@ -144,7 +167,8 @@ pub(crate) fn record(seq: u64, mark: u32) -> Record {
     Record { seq, at, event }
 }
 
-fn tls(identity: &Path) -> Result<ClientConfig> {
+/// The identity in a directory, as an agent keeps it.
+pub(super) fn tls(identity: &Path) -> Result<ClientConfig> {
     let chain = CertificateDer::pem_file_iter(identity.join("chain.pem"))
         .context("open the certificate")?
         .collect::<Result<Vec<_>, _>>()

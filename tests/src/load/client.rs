@@ -33,28 +33,46 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Client {
     service: ReportingServiceClient<Channel>,
-    process_nonce: [u8; 16],
+    process: Arc<Process>,
     machine_fingerprint: [u8; 32],
+}
+
+/// What a process draws when it begins, and how many reports it has made.
+#[derive(Debug)]
+pub(crate) struct Process {
+    nonce: [u8; 16],
     sequence: AtomicU64,
+}
+
+impl Process {
+    /// Begins one.
+    pub(crate) fn begin() -> Self {
+        Self { nonce: Uuid::new_v4().into_bytes(), sequence: AtomicU64::new(1) }
+    }
 }
 
 impl Client {
     /// Connects, and sends a first report with what a collector wants to know of a machine.
     pub(crate) async fn connect(agent: LoadAgent, address: SocketAddr) -> Result<Self> {
+        let opening = Self::open(&agent, address, Arc::new(Process::begin()));
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opening).await;
+        let client = opened.context("no connection in time")??;
+        let first = tokio::time::timeout(CONNECT_TIMEOUT, client.tell(true)).await;
+        first.context("no answer to the first report in time")??;
+        Ok(client)
+    }
+
+    /// Connects, and says nothing yet.
+    pub(crate) async fn open(
+        agent: &LoadAgent,
+        address: SocketAddr,
+        process: Arc<Process>,
+    ) -> Result<Self> {
         let mut tls = agent.tls()?;
         tls.resumption = Resumption::disabled();
-        let LoadAgent { source, machine_fingerprint, .. } = agent;
-        let channel = tokio::time::timeout(CONNECT_TIMEOUT, channel(source, address, tls));
-        let channel = channel.await.context("no connection in time")??;
-        let client = Self {
-            service: ReportingServiceClient::new(channel),
-            process_nonce: Uuid::new_v4().into_bytes(),
-            machine_fingerprint,
-            sequence: AtomicU64::new(1),
-        };
-        let first = tokio::time::timeout(CONNECT_TIMEOUT, client.send(Some(host())));
-        first.await.context("no answer to the first report in time")??;
-        Ok(client)
+        let channel = channel(agent.source, address, tls).await?;
+        let service = ReportingServiceClient::new(channel);
+        Ok(Self { service, process, machine_fingerprint: agent.machine_fingerprint })
     }
 
     /// Delivers records; returns up to which they are durable.
@@ -66,7 +84,7 @@ impl Client {
 
     /// Sends the next report, and says how long the answer took.
     pub(crate) fn report(&self) -> impl Future<Output = Result<Duration>> + Send + use<> {
-        let sending = self.send(None);
+        let sending = self.tell(false);
         async move {
             let began = Instant::now();
             let answer = tokio::time::timeout(REPORT_TIMEOUT, sending).await;
@@ -75,24 +93,28 @@ impl Client {
         }
     }
 
-    fn send(
+    /// Sends the next report, with the machine's facts or without.
+    pub(super) fn tell(
         &self,
-        host: Option<HostFacts>,
-    ) -> impl Future<Output = Result<(), tonic::Status>> + Send + use<> {
+        full: bool,
+    ) -> impl Future<Output = Result<wire::ReportResponse, tonic::Status>> + Send + use<> {
         let report = Report {
-            process_nonce: self.process_nonce,
+            process_nonce: self.process.nonce,
             machine_fingerprint: self.machine_fingerprint,
-            sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
+            sequence: self.process.sequence.fetch_add(1, Ordering::Relaxed),
             sent_at: SystemTime::now(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
             settings_version: 1,
             trust_bundle_version: 1,
             connectivity: connectivity(),
             journal: JournalStatus::default(),
-            host,
+            host: full.then(host),
         };
         let mut service = self.service.clone();
-        async move { service.report(wire::ReportRequest::from(report)).await.map(|_| ()) }
+        async move {
+            let answer = service.report(wire::ReportRequest::from(report)).await;
+            answer.map(tonic::Response::into_inner)
+        }
     }
 }
 

@@ -196,7 +196,7 @@ fn network(number: usize) -> Result<Ipv4Addr> {
     Ok(Ipv4Addr::from_bits(first + (u32::try_from(number)? << 8)))
 }
 
-/// Ids of the shipped roster.
+/// Ids of the shipped roster, in its order.
 pub(crate) fn agencies() -> Result<Vec<String>> {
     let path = repository(SHIPPED_ROSTER);
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
