@@ -51,9 +51,17 @@ pub(super) struct Choice {
 struct Candidate {
     target: Target,
     failures: u32,
-    /// On CLOCK_BOOTTIME, like the next.
-    failed_at: Option<Duration>,
+    /// When it was last tried, or last sent a report. On CLOCK_BOOTTIME, like the next.
+    tried_at: Option<Duration>,
+    failed: Option<Failed>,
     retry_at: Duration,
+}
+
+/// What failed last.
+#[derive(Debug, Clone, Copy)]
+struct Failed {
+    began: Duration,
+    ended: Duration,
 }
 
 impl Choice {
@@ -66,7 +74,8 @@ impl Choice {
             move |address: &SocketAddr| Candidate {
                 target: Target { address: *address, way },
                 failures: 0,
-                failed_at: None,
+                tried_at: None,
+                failed: None,
                 retry_at: Duration::ZERO,
             }
         };
@@ -105,6 +114,13 @@ impl Choice {
             .min_by_key(|(index, at)| (*at, *index))
     }
 
+    /// A listener is about to be tried, or to be sent a report.
+    pub(super) fn tried(&mut self, index: usize, now: Duration) {
+        if let Some(candidate) = self.candidates.get_mut(index) {
+            candidate.tried_at = Some(now);
+        }
+    }
+
     /// A listener could not be reached, or stopped answering.
     pub(super) fn failed(&mut self, index: usize, now: Duration, random: u32) {
         if self.connected == Some(index) {
@@ -113,16 +129,18 @@ impl Choice {
         let first = self.first_window;
         if let Some(candidate) = self.candidates.get_mut(index) {
             candidate.failures = candidate.failures.saturating_add(1);
-            candidate.failed_at = Some(now);
+            let began = candidate.tried_at.unwrap_or(now);
+            candidate.failed = Some(Failed { began, ended: now });
             let wait = backoff::delay(candidate.failures, first, RETRY_CAP, random);
             candidate.retry_at = now + wait;
         }
     }
 
-    /// Whether the dedicated listeners are out of reach although the path is good: each has failed
-    /// since the path is held to be up, and a cycle that began after the last of these failures
-    /// has found it good. Before that, a failed listener is the first sign of a cut that the
-    /// probes are about to see, or a leftover of one that has just healed.
+    /// Whether the dedicated listeners are out of reach although the path is good: each was tried
+    /// in vain since the path is held to be up, and a cycle that began after the last of these
+    /// failures has found it good. Before that, a failed listener is the first sign of a cut that
+    /// the probes are about to see, or a leftover of one that has just healed: an attempt that
+    /// began during the cut says nothing of the path after it, whenever it ends.
     pub(super) fn is_missed_on_a_good_path(
         &self,
         up_since: Duration,
@@ -131,8 +149,8 @@ impl Choice {
         let mut dedicated =
             self.candidates.iter().filter(|candidate| candidate.target.way == Way::Dedicated);
         dedicated.all(|candidate| {
-            candidate.failed_at.is_some_and(|failed_at| {
-                failed_at >= up_since && proved_at.is_some_and(|proved_at| proved_at > failed_at)
+            candidate.failed.is_some_and(|Failed { began, ended }| {
+                began >= up_since && proved_at.is_some_and(|proved_at| proved_at > ended)
             })
         })
     }
@@ -251,6 +269,17 @@ mod tests {
         assert!(!choice.is_missed_on_a_good_path(Duration::ZERO, None));
         assert!(!missed(&choice, Duration::ZERO, NOW), "seen before the failure, or with it");
         assert!(!missed(&choice, NOW + second, NOW + 2 * second), "they failed before the healing");
+        choice.tried(0, NOW + second);
+        choice.failed(0, NOW + 3 * second, HALF);
+        choice.failed(1, NOW + 3 * second, HALF);
+        let at = NOW + 4 * second;
+        assert!(missed(&choice, NOW + second, at));
+        assert!(
+            !missed(&choice, NOW + 2 * second, at),
+            "an attempt of the time before the healing"
+        );
+        choice.tried(0, NOW + 3 * second);
+        assert!(!missed(&choice, NOW + 2 * second, at), "how the next one ends is not known");
         let only_fallback = Choice::new(&[], &[address(3)], second);
         assert!(only_fallback.is_missed_on_a_good_path(NOW, None));
     }

@@ -241,6 +241,7 @@ impl<'a> Conversation<'a> {
         };
         self.reconnect_at = self.reconnect_at.filter(|_| !again);
         let Some(target) = self.choice.target(index) else { return };
+        self.choice.tried(index, now);
         let (config, tls) = (Arc::clone(&self.uplink.config), Arc::clone(&self.tls));
         self.attempt = Some(Box::pin(async move {
             let work = async {
@@ -372,6 +373,7 @@ impl<'a> Conversation<'a> {
         let journal = self.uplink.keeper.status();
         let report = self.uplink.reporter.assemble(view, journal, versions, host, moment);
         self.last_report = moment.boottime;
+        self.choice.tried(session.index, moment.boottime);
         let mut present = self.uplink.live.watch();
         let answer = tokio::select! {
             answer = session.report(report, deadline) => answer,
