@@ -1,10 +1,11 @@
 //! Listeners for agents: TCP, then TLS 1.3, then a connection that knows its peer.
 //!
 //! Everything that costs is bounded before it is spent: connections per listener, those that have
-//! not greeted yet, handshakes at a time, each per source, time per step. What is turned away is counted by its
-//! reason. One task accepts and drives all handshakes of one listener; the finished connections
-//! go to the gRPC server through a bounded queue. A connection watches itself from then on: the
-//! peer has to begin HTTP/2 in time and by its rules, and a newcomer's visit has an end.
+//! not greeted yet, handshakes at a time, each per source, time per step. What is turned away is
+//! counted by its reason. One task accepts and drives all handshakes of one listener; the finished
+//! connections go to the gRPC service through a bounded queue. A connection watches itself from
+//! then on: the peer has to begin HTTP/2 in time and by its rules, and a newcomer's visit has an
+//! end.
 
 mod http2;
 mod per_source;

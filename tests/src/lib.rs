@@ -58,6 +58,7 @@ pub mod peers;
 pub mod forward;
 pub mod control;
 pub mod parsers;
+mod anybody;
 pub mod peer;
 pub mod flood;
 pub mod siege;

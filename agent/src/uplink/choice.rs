@@ -3,8 +3,9 @@
 //! The list is ordered: dedicated listeners by preference, then permitted fallbacks. A fallback
 //! is tried only when every dedicated one has failed, and while one carries the reports the
 //! dedicated ones are tried on: nobody settles on the fallback. Over it a good path is told only
-//! once it has been seen again after those failures ([`Choice::is_missed_on_a_good_path`]). An agent on a later dedicated
-//! listener returns to an earlier one too, but spread over ten minutes, because nothing is wrong.
+//! once it has been seen again after attempts of the same good time have failed
+//! ([`Choice::is_missed_on_a_good_path`]). An agent on a later dedicated listener returns to an
+//! earlier one too, but spread over ten minutes, because nothing is wrong.
 
 use std::net::SocketAddr;
 use std::time::Duration;
