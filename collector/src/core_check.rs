@@ -48,9 +48,7 @@ pub async fn run(config: CoreCheck, live: Live, stop: CancellationToken) {
                 match answered {
                     Some(answered) => {
                         sendable = true;
-                        if live.gateway_checked(check, answered).await.is_err() {
-                            tracing::debug!("the fleet is busy; a gateway check is lost");
-                        }
+                        live.gateway_checked(&check, answered);
                     }
                     None if sendable => {
                         sendable = false;
@@ -60,8 +58,8 @@ pub async fn run(config: CoreCheck, live: Live, stop: CancellationToken) {
                 }
             }
             _ = round.tick() => {
-                let Ok(due) = live.gateways_to_check().await else { continue };
-                let new = due
+                let new = live
+                    .gateways_to_check()
                     .into_iter()
                     .filter(|check| is_inside(&config.network_prefixes, check.address))
                     .filter(|check| !under_way.contains(check));

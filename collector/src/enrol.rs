@@ -162,14 +162,12 @@ impl Enrol {
         };
         let kept = self.store.enrol(enrolment, registered).await;
         kept.map_err(|error| store_refusal(&error))?.map_err(refuse)?;
-        let overloaded = |_| refuse(Refusal::Overloaded);
         for former in supersedes {
-            self.live.retired(former).await.map_err(overloaded)?;
+            self.live.retired(former);
         }
         let agency = token.agency;
         tracing::info!(%agency, %agent, source = %attempt.source, "an agent was enrolled");
-        let told = self.live.enrolled(agent, agency.clone(), term.not_after).await;
-        told.map_err(overloaded)?;
+        self.live.enrolled(agent, agency.clone(), term.not_after);
         let roster = self.live.roster();
         let agency_name =
             roster.row(&agency).map_or_else(String::new, |row| roster.agencies()[row].full_name());

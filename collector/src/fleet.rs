@@ -1,5 +1,5 @@
 //! The fold: reports, goodbyes, gateway checks, silence and the roster become the state of
-//! every agency. Pure: time is an argument, and one task owns the fleet.
+//! every agency. Pure: time is an argument.
 //!
 //! The rules stand in `judge`. Liveness counts on the collector's monotonic receipt clock
 //! alone; an agent's own clock is shown as skew and decides nothing. A report costs the same

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::config::Config;
-use crate::live::{FleetBusy, Live};
+use crate::live::Live;
 use crate::roster::{self, Loopback, Roster, RosterDiff, RosterError, Source};
 use crate::store::{Store, StoreError, StoredRoster};
 
@@ -40,9 +40,6 @@ pub enum ImportError {
     /// It cannot be kept.
     #[error("cannot keep the roster")]
     Store(#[from] StoreError),
-    /// The fleet did not take it.
-    #[error("cannot put the roster in force")]
-    Busy(#[from] FleetBusy),
 }
 
 /// What becomes of an import.
@@ -144,7 +141,7 @@ impl Importer {
         }
         let summary = diff.to_string().lines().last().unwrap_or_default().to_owned();
         self.store.put_roster(version.clone(), files.content, source, summary, at).await?;
-        self.live.replace_roster(Arc::new(new)).await?;
+        self.live.replace_roster(Arc::new(new));
         tracing::info!(version, "a roster was put in force");
         Ok(Imported::InForce(diff))
     }

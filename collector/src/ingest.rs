@@ -67,7 +67,7 @@ struct Caller {
 
 impl Ingest {
     /// Decides on the sender of a request.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let peer = request.extensions().get::<Peer>().ok_or_else(|| refuse(Refusal::Handshake))?;
         let listener = match peer.endpoint {
             Endpoint::Dedicated => Listener::Dedicated,
@@ -96,24 +96,22 @@ impl Ingest {
             // start promotes again.
             self.store.post_promoted(agent, serial);
             tracing::info!(%agent, "a renewed certificate is in use");
-            let told = self.live.enrolled(agent, agency, not_after).await;
-            told.map_err(|_| refuse(Refusal::Overloaded))?;
+            self.live.enrolled(agent, agency, not_after);
         }
         let arrival = Arrival { listener, source: peer.source.ip().to_canonical() };
         Ok(Caller { certificate, arrival, now })
     }
 
     /// Compares the reporting machine with the one that enrolled.
-    async fn check_machine(&self, caller: &Caller, report: &Report) -> Result<(), Status> {
+    fn check_machine(&self, caller: &Caller, report: &Report) -> Result<(), Status> {
         let (agent, source) = (caller.certificate.agent, caller.arrival.source);
         match self.register.machine(agent, &report.machine_fingerprint, source) {
             Machine::Enrolled => Ok(()),
             Machine::Refused => Err(refuse(Refusal::Cloned)),
             Machine::Foreign { former } => {
                 let conflict = Conflict { accepted: former.unwrap_or(source), returned: source };
-                let told = self.live.blocked(agent, conflict).await;
+                self.live.blocked(agent, conflict);
                 self.blocked(agent, conflict, caller.now);
-                told.map_err(|_| refuse(Refusal::Overloaded))?;
                 Err(refuse(Refusal::Cloned))
             }
         }
@@ -200,16 +198,15 @@ impl ReportingService for Ingest {
         request: Request<wire::ReportRequest>,
     ) -> Result<Response<wire::ReportResponse>, Status> {
         let began = Instant::now();
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let report = Report::try_from(request.into_inner()).map_err(malformed)?;
-        self.check_machine(&caller, &report).await?;
+        self.check_machine(&caller, &report)?;
         let agent = caller.certificate.agent;
         let told = Told {
             settings_version: report.settings_version,
             trust_bundle_version: report.trust_bundle_version,
         };
-        let outcome = self.live.report(agent, report, caller.arrival).await;
-        let full_report_wanted = match outcome.map_err(|_| refuse(Refusal::Overloaded))? {
+        let full_report_wanted = match self.live.report(agent, report, caller.arrival) {
             ReportOutcome::Accepted { full_report_wanted } => full_report_wanted,
             ReportOutcome::Stale => false,
             ReportOutcome::Cloned(conflict) => {
@@ -227,7 +224,7 @@ impl ReportingService for Ingest {
         &self,
         request: Request<wire::DeliverRequest>,
     ) -> Result<Response<wire::DeliverResponse>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let delivery = Delivery::try_from(request.into_inner()).map_err(malformed)?;
         let prepared =
             JournalDelivery::prepare(caller.certificate.agent, &delivery, caller.now.wall);
@@ -237,10 +234,7 @@ impl ReportingService for Ingest {
         let Delivered { receipt, posture } =
             self.store.deliver(prepared).await.map_err(|error| store_refusal(&error))?;
         if let Some(posture) = posture {
-            // The records are durable. Unacknowledged, they come again, change nothing in the store,
-            // and what is held is handed over once more.
-            let told = self.live.posture(caller.certificate.agent, posture).await;
-            told.map_err(|_| refuse(Refusal::Overloaded))?;
+            self.live.posture(caller.certificate.agent, posture);
         }
         Ok(Response::new(receipt.into()))
     }
@@ -249,7 +243,7 @@ impl ReportingService for Ingest {
         &self,
         request: Request<wire::RenewRequest>,
     ) -> Result<Response<wire::RenewResponse>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let wire::RenewRequest { csr_der } = request.into_inner();
         let certificate_chain_der = self.renewed(caller, &csr_der).await?;
         Ok(Response::new(wire::RenewResponse { certificate_chain_der }))
@@ -259,12 +253,11 @@ impl ReportingService for Ingest {
         &self,
         request: Request<wire::GoodbyeRequest>,
     ) -> Result<Response<wire::GoodbyeResponse>, Status> {
-        let caller = self.caller(&request).await?;
+        let caller = self.caller(&request)?;
         let goodbye = Goodbye::try_from(request.into_inner()).map_err(malformed)?;
         let (agent, reason) = (caller.certificate.agent, goodbye.reason.as_str());
         tracing::info!(%agent, reason, "an agent stopped cleanly");
-        let told = self.live.goodbye(agent, goodbye).await;
-        told.map_err(|_| refuse(Refusal::Overloaded))?;
+        self.live.goodbye(agent, goodbye);
         Ok(Response::new(wire::GoodbyeResponse {}))
     }
 }

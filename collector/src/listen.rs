@@ -170,7 +170,7 @@ impl Drop for Place {
 
 impl Listener {
     /// Accepts until the stop signal. The connections come out of the receiver of [`queue`].
-    pub async fn run(self, ready: mpsc::Sender<Connection>, stop: CancellationToken) {
+    pub async fn run(self, ready: mpsc::Sender<Box<Connection>>, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(self.limits.connections_max));
         let handshakes_max = self.limits.handshakes_concurrent_max;
         let (mut knocking, mut handshakes) = (FuturesUnordered::new(), FuturesUnordered::new());
@@ -255,7 +255,11 @@ impl Listener {
         })
     }
 
-    async fn handshake(&self, hello: Hello, source: SocketAddr) -> Result<Connection, Refusal> {
+    async fn handshake(
+        &self,
+        hello: Hello,
+        source: SocketAddr,
+    ) -> Result<Box<Connection>, Refusal> {
         let Hello { start, place } = hello;
         let stream = self.in_time(start.into_stream(Arc::clone(&self.tls))).await?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
@@ -266,14 +270,14 @@ impl Listener {
             })
         });
         let peer = Peer(Arc::new(PeerInfo { source, endpoint: self.endpoint, certificate }));
-        Ok(Connection {
+        Ok(Box::new(Connection {
             stream,
             peer,
             preface: http2::PREFACE,
             deadline: Some(Box::pin(tokio::time::sleep(self.limits.handshake_timeout))),
             sent: http2::Sent::default(),
             place,
-        })
+        }))
     }
 }
 
@@ -288,8 +292,9 @@ fn tell_of_clock(source: IpAddr, told: &mut Option<Instant>) {
     }
 }
 
-/// The queue between a listener and its gRPC server.
-pub fn queue() -> (mpsc::Sender<Connection>, mpsc::Receiver<Connection>) {
+/// The queue between a listener and its gRPC server. A connection is boxed, because each future that
+/// it is moved through would keep room for another one, 2 KiB each, as long as it is open.
+pub fn queue() -> (mpsc::Sender<Box<Connection>>, mpsc::Receiver<Box<Connection>>) {
     mpsc::channel(READY_MAX)
 }
 

@@ -9,6 +9,7 @@
 
 mod certificates;
 mod grpc;
+mod requests;
 mod restore;
 mod tasks;
 

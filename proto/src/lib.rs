@@ -6,6 +6,8 @@
 //! that broke it. Only this crate, the agent's uplink and the collector's listeners
 //! name wire types.
 
+#[doc(hidden)]
+pub mod codec;
 pub mod model;
 #[doc(hidden)]
 pub mod parsers;

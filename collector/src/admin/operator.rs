@@ -147,7 +147,7 @@ impl Operator {
         if !self.store.revoke_identity(agent, audit, revoked).await? {
             return Ok(refused(format!("there is no agent {agent}; see agent list")));
         }
-        self.live.retired(agent).await?;
+        self.live.retired(agent);
         Ok(done(format!("agent {agent} is revoked; its next request is refused\n")))
     }
 
@@ -163,7 +163,7 @@ impl Operator {
         let decided =
             crate::identity::Identity { state: IdentityState::Active, pinned: true, ..identity };
         self.register.put(decided);
-        self.live.settled(agent).await?;
+        self.live.settled(agent);
         Ok(done(format!(
             "agent {agent} goes on on the machine that enrolled; another machine is refused\n"
         )))

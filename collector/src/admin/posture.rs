@@ -24,7 +24,7 @@ impl Operator {
             moment(*expires)
         );
         let all = self.store.put_exception(exception).await?;
-        self.live.replace_exceptions(all.into_iter().collect()).await?;
+        self.live.replace_exceptions(all.into_iter().collect());
         Ok(done(said))
     }
 
@@ -46,7 +46,7 @@ impl Operator {
                 "there is no exception for {check} of {agency}; see exception list"
             )));
         };
-        self.live.replace_exceptions(left.into_iter().collect()).await?;
+        self.live.replace_exceptions(left.into_iter().collect());
         Ok(done(format!("{check} of {agency} is accepted no more\n")))
     }
 
@@ -95,7 +95,7 @@ impl Operator {
         let in_words = policy_words(&decision.terms);
         let laxer = decision.terms.laxer();
         let all = self.store.put_policy(scope.clone(), decision, in_words.clone()).await?;
-        self.live.replace_policies(all.into_iter().collect()).await?;
+        self.live.replace_policies(all.into_iter().collect());
         let mut said = format!("asked of {}: {in_words}\n", whom(&scope));
         if !laxer.is_empty() {
             said.push_str(&format!("less than the catalogue asks: {}\n", laxer.join(", ")));

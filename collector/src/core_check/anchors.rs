@@ -40,9 +40,7 @@ pub async fn watch(config: CoreCheck, live: Live, stop: CancellationToken) {
         match any(&join_all(echoes).await) {
             Some(answered) => {
                 permitted = true;
-                if live.anchors_checked(answered).await.is_err() {
-                    tracing::debug!("the fleet is busy; a round of anchors is lost");
-                }
+                live.anchors_checked(answered);
             }
             None if permitted => {
                 permitted = false;

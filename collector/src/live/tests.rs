@@ -11,7 +11,7 @@ use super::*;
 use crate::fleet::{FleetConfig, Listener};
 use crate::posture::{Findings, Order};
 use crate::roster::{Loopback, Source, parse};
-use crate::snapshot::MachineView;
+use crate::snapshot::{AgencyState, MachineView};
 
 const AGENT: AgentId = AgentId(Uuid::from_u128(1));
 
@@ -69,26 +69,26 @@ fn report() -> Report {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_postures_is_shed_and_takes_no_reports_place() {
+async fn what_was_folded_in_is_in_the_next_snapshot_and_a_change_of_state_is_told() {
     let clock = Clock::start();
-    let (transitions, _history) = mpsc::channel(8);
+    let (transitions, mut history) = mpsc::channel(8);
     let (live, task, mut snapshot) = live(fleet(clock), transitions, clock);
     let arrival = Arrival { listener: Listener::Dedicated, source: [198, 18, 1, 9].into() };
-    for seq in (1..).take(POSTURES_MAX) {
-        live.posture(AGENT, posture(seq)).await.expect("there is room");
+    let accepted = live.report(AGENT, report(), arrival);
+    assert_eq!(accepted, ReportOutcome::Accepted { full_report_wanted: true });
+    for seq in 1..=300 {
+        live.posture(AGENT, posture(seq));
     }
-    assert_eq!(live.posture(AGENT, posture(0)).await, Err(FleetBusy), "its agent keeps it");
     let stop = CancellationToken::new();
-    let fold = async {
-        let accepted = live.report(AGENT, report(), arrival).await;
-        assert_eq!(accepted, Ok(ReportOutcome::Accepted { full_report_wanted: true }));
-        let last = i64::try_from(POSTURES_MAX).expect("small");
+    let look = async {
         let all_are_in = |now: &Arc<Snapshot>| {
             let MachineView { figures, held } = now.agents[0].posture;
-            figures.is_covered && held.is_some_and(|held| held.order.seq == last)
+            figures.is_covered && held.is_some_and(|held| held.order.seq == 300)
         };
         snapshot.wait_for(all_are_in).await.expect("the task runs");
+        let told = history.recv().await.expect("the task runs");
+        assert_eq!(told[0].to, AgencyState::Connected);
         stop.cancel();
     };
-    tokio::join!(task.run(stop.clone()), fold);
+    tokio::join!(task.run(stop.clone()), look);
 }

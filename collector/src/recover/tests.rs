@@ -67,7 +67,6 @@ impl World {
             security_goal_target_ratio: 1.0,
         };
         let fleet = Fleet::new(roster, fleet_config, now());
-        // The roster outlives the task, which nothing here needs.
         let (live, _task, _) = live(fleet, mpsc::channel(1).0, Clock::start());
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
         let serial = Serial::draw().expect("random bytes");

@@ -2,9 +2,11 @@
 //!
 //! Each connection is one task that serves HTTP/2 and hands its requests to the one service of its
 //! listener. There is nothing to route, so no router stands in between: it cost a tenth of a
-//! report.
+//! report. Nor has a request a task of its own: it is one of a few that the connection's task polls,
+//! because to spawn it and to be woken by it costs more than a report's work.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use haidang_proto::wire::reporting_service_server::ReportingServiceServer;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,8 @@ use crate::listen::Connection;
 use crate::metrics::CollectorMetrics;
 use crate::recover::Recover;
 use crate::refuse::Counted;
+
+use super::requests::{Conversation, Requests};
 
 /// One request's work, waits for the store included.
 const REQUEST_WAIT: Duration = Duration::from_secs(35);
@@ -45,7 +49,7 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from
 pub(super) async fn reporting(
     service: ReportingServiceServer<Ingest>,
     metrics: CollectorMetrics,
-    connections: mpsc::Receiver<Connection>,
+    connections: mpsc::Receiver<Box<Connection>>,
     stop: CancellationToken,
 ) {
     let inner = service.max_decoding_message_size(REQUEST_BYTES_MAX);
@@ -56,7 +60,7 @@ pub(super) async fn reporting(
 pub(super) async fn enrolment(
     service: EnrolmentServiceServer<Enrol>,
     metrics: CollectorMetrics,
-    connections: mpsc::Receiver<Connection>,
+    connections: mpsc::Receiver<Box<Connection>>,
     stop: CancellationToken,
 ) {
     let inner = service.max_decoding_message_size(ENROLMENT_BYTES_MAX);
@@ -67,15 +71,18 @@ pub(super) async fn enrolment(
 pub(super) async fn recovery(
     service: RecoveryServiceServer<Recover>,
     metrics: CollectorMetrics,
-    connections: mpsc::Receiver<Connection>,
+    connections: mpsc::Receiver<Box<Connection>>,
     stop: CancellationToken,
 ) {
     let inner = service.max_decoding_message_size(ENROLMENT_BYTES_MAX);
     serve(Counted { inner, metrics }, connections, stop).await;
 }
 
-async fn serve<S>(service: S, mut connections: mpsc::Receiver<Connection>, stop: CancellationToken)
-where
+async fn serve<S>(
+    service: S,
+    mut connections: mpsc::Receiver<Box<Connection>>,
+    stop: CancellationToken,
+) where
     S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>
         + Clone
         + Send
@@ -98,7 +105,7 @@ where
 }
 
 /// One connection, to its end or until the requests under way at the stop signal are answered.
-async fn converse<S>(service: S, connection: Connection, stop: CancellationToken)
+async fn converse<S>(service: S, connection: Box<Connection>, stop: CancellationToken)
 where
     S: Service<http::Request<Incoming>, Response = http::Response<Body>, Error = Infallible>
         + Clone
@@ -112,20 +119,24 @@ where
         let answered = tokio::time::timeout(REQUEST_WAIT, service.clone().call(request));
         async move { answered.await.unwrap_or_else(|_| Ok(took_too_long())) }
     });
-    let mut serving = pin!(
-        http2::Builder::new(TokioExecutor::new())
+    let requests = Requests::default();
+    let serving = pin!(
+        http2::Builder::new(requests.clone())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(HEADER_BYTES_MAX)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1)
+            // Nobody reads it: a report's answer says the time to the millisecond.
+            .auto_date_header(false)
             .serve_connection(TokioIo::new(connection), answer)
     );
+    let mut serving = Conversation::new(serving, requests);
     let ended = tokio::select! {
-        ended = &mut serving => ended,
+        ended = poll_fn(|cx| serving.poll(cx)) => ended,
         () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+            serving.connection().graceful_shutdown();
+            poll_fn(|cx| serving.poll(cx)).await
         }
     };
     if let Err(error) = ended {
