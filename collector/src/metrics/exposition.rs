@@ -181,7 +181,7 @@ impl Iterator for Exposition {
     fn next(&mut self) -> Option<Vec<u8>> {
         // One agency's lines may pass the mark; a quarter more spares the reallocation.
         let chunk = Vec::with_capacity(CHUNK_BYTES + CHUNK_BYTES / 4);
-        let mut text = Text { chunk, series: self.series };
+        let mut text = Text::after(self.series, chunk);
         while text.chunk.len() < CHUNK_BYTES {
             self.next = match self.next {
                 Next::PerAgency { family, agency } => self.per_agency(&mut text, family, agency),
@@ -222,11 +222,9 @@ fn info(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
 }
 
 fn state(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
+    let mut lines = text.lines(&table::AGENCY_STATE, "agency", id(snapshot, view));
     for (at, label) in AgencyState::LABELS.iter().enumerate() {
-        text.series(&table::AGENCY_STATE)
-            .plain("agency", id(snapshot, view))
-            .plain("state", label)
-            .truth(view.state.index() == at);
+        lines.series().plain("state", label).truth(view.state.index() == at);
     }
 }
 
@@ -240,11 +238,9 @@ fn disconnect_cause(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
 }
 
 fn suppressed(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
+    let mut lines = text.lines(&table::AGENCY_SUPPRESSED, "agency", id(snapshot, view));
     for reason in Suppression::ALL {
-        text.series(&table::AGENCY_SUPPRESSED)
-            .plain("agency", id(snapshot, view))
-            .plain("reason", reason.as_str())
-            .truth(view.suppressed == Some(*reason));
+        lines.series().plain("reason", reason.as_str()).truth(view.suppressed == Some(*reason));
     }
 }
 
@@ -256,6 +252,7 @@ fn last_verified(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
 
 fn agents(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
     let expected = snapshot.roster.agencies()[view.row].agents_expected;
+    let mut lines = text.lines(&table::AGENCY_AGENTS, "agency", id(snapshot, view));
     for (stat, count) in [
         ("enrolled", Some(view.agents_enrolled)),
         ("expected", expected),
@@ -263,20 +260,15 @@ fn agents(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
         ("verified", Some(view.agents_verified)),
     ] {
         if let Some(count) = count {
-            text.series(&table::AGENCY_AGENTS)
-                .plain("agency", id(snapshot, view))
-                .plain("stat", stat)
-                .count(count);
+            lines.series().plain("stat", stat).count(count);
         }
     }
 }
 
 fn findings(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
+    let mut lines = text.lines(&table::AGENCY_FINDING, "agency", id(snapshot, view));
     for finding in Finding::ALL {
-        text.series(&table::AGENCY_FINDING)
-            .plain("agency", id(snapshot, view))
-            .plain("finding", finding.as_str())
-            .truth(view.findings.contains(finding));
+        lines.series().plain("finding", finding.as_str()).truth(view.findings.contains(finding));
     }
 }
 
@@ -289,11 +281,9 @@ fn partial(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
 }
 
 fn flags(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
+    let mut lines = text.lines(&table::AGENCY_FLAG, "agency", id(snapshot, view));
     for (flag, machines) in Flag::ALL.iter().zip(view.flag_machines) {
-        text.series(&table::AGENCY_FLAG)
-            .plain("agency", id(snapshot, view))
-            .plain("flag", flag.as_str())
-            .count(machines);
+        lines.series().plain("flag", flag.as_str()).count(machines);
     }
 }
 
@@ -313,11 +303,9 @@ fn loss(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
 
 fn rtt(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
     let Some(quality) = view.quality else { return };
+    let mut lines = text.lines(&table::AGENCY_RTT, "agency", id(snapshot, view));
     for (stat, rtt) in [("p50", quality.rtt_p50), ("p95", quality.rtt_p95)] {
-        text.series(&table::AGENCY_RTT)
-            .plain("agency", id(snapshot, view))
-            .plain("stat", stat)
-            .float(rtt.as_secs_f64());
+        lines.series().plain("stat", stat).float(rtt.as_secs_f64());
     }
 }
 

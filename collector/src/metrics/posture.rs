@@ -23,11 +23,9 @@ const CRITICAL: CheckSet = CheckSet::of(Severity::Critical);
 pub(super) const CRITICAL_SERIES: usize = CRITICAL.len();
 
 pub(super) fn critical(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
+    let mut lines = text.lines(&table::AGENCY_POSTURE_CRITICAL, "agency", id(snapshot, view));
     for check in CRITICAL.iter() {
-        text.series(&table::AGENCY_POSTURE_CRITICAL)
-            .plain("agency", id(snapshot, view))
-            .plain("check", check.as_str())
-            .count(view.posture.fail[check as usize]);
+        lines.series().plain("check", check.as_str()).count(view.posture.fail[check as usize]);
     }
 }
 
@@ -41,34 +39,28 @@ pub(super) fn certificate(text: &mut Text, snapshot: &Snapshot, view: &AgencyVie
 
 pub(super) fn machines(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
     let AgencyPosture { compliant, covered, critical, .. } = view.posture;
+    let mut lines = text.lines(&table::AGENCY_POSTURE_MACHINES, "agency", id(snapshot, view));
     for (stat, count) in [("compliant", compliant), ("covered", covered), ("critical", critical)] {
-        text.series(&table::AGENCY_POSTURE_MACHINES)
-            .plain("agency", id(snapshot, view))
-            .plain("stat", stat)
-            .count(count);
+        lines.series().plain("stat", stat).count(count);
     }
 }
 
 pub(super) fn score(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
     let AgencyPosture { score_p10, score_worst, .. } = view.posture;
+    let mut lines = text.lines(&table::AGENCY_POSTURE_SCORE, "agency", id(snapshot, view));
     for (stat, score) in [("p10", score_p10), ("worst", score_worst)] {
-        text.series(&table::AGENCY_POSTURE_SCORE)
-            .plain("agency", id(snapshot, view))
-            .plain("stat", stat)
-            .float(f64::from(score) / 100.0);
+        lines.series().plain("stat", stat).float(f64::from(score) / 100.0);
     }
 }
 
 pub(super) fn findings(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
     let posture = &view.posture;
+    let mut lines = text.lines(&table::AGENCY_POSTURE_FINDINGS, "agency", id(snapshot, view));
     for severity in Severity::ALL {
         let checks = || CheckId::ALL.iter().filter(|check| check.severity() == *severity);
         let sum = |counts: &[u32; CHECKS]| checks().map(|check| counts[*check as usize]).sum();
         let (fail, unknown): (u32, u32) = (sum(&posture.fail), sum(&posture.unknown));
-        text.series(&table::AGENCY_POSTURE_FINDINGS)
-            .plain("agency", id(snapshot, view))
-            .plain("severity", severity.as_str())
-            .count(fail.saturating_add(unknown));
+        lines.series().plain("severity", severity.as_str()).count(fail.saturating_add(unknown));
     }
 }
 
@@ -92,13 +84,10 @@ pub(super) fn signatures(text: &mut Text, snapshot: &Snapshot, view: &AgencyView
 
 pub(super) fn checks(text: &mut Text, snapshot: &Snapshot, view: &AgencyView) {
     let posture = &view.posture;
+    let mut lines = text.lines(&table::AGENCY_POSTURE_CHECKS, "agency", id(snapshot, view));
     for (result, counts) in [("fail", &posture.fail), ("unknown", &posture.unknown)] {
         for (check, machines) in CheckId::ALL.iter().zip(counts) {
-            text.series(&table::AGENCY_POSTURE_CHECKS)
-                .plain("agency", id(snapshot, view))
-                .plain("check", check.as_str())
-                .plain("result", result)
-                .count(*machines);
+            lines.series().plain("check", check.as_str()).plain("result", result).count(*machines);
         }
     }
 }
@@ -123,10 +112,11 @@ pub(super) fn checks_by_parent(text: &mut Text, snapshot: &Snapshot, series_max:
         return false;
     }
     for (parent, sums) in parents {
+        let mut lines = text.lines(&table::PARENT_POSTURE_CHECKS, "parent", parent);
         for (result, counts) in ["fail", "unknown"].into_iter().zip(sums) {
             for (check, machines) in CheckId::ALL.iter().zip(counts) {
-                text.series(&table::PARENT_POSTURE_CHECKS)
-                    .plain("parent", parent)
+                lines
+                    .series()
                     .plain("check", check.as_str())
                     .plain("result", result)
                     .count(machines);

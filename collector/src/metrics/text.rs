@@ -10,9 +10,16 @@ use super::table::Family;
 pub(super) struct Text {
     pub(super) chunk: Vec<u8>,
     pub(super) series: usize,
+    /// What the lines of one agency in one family begin with.
+    head: Vec<u8>,
 }
 
 impl Text {
+    /// Goes on after so many series.
+    pub(super) fn after(series: usize, chunk: Vec<u8>) -> Self {
+        Self { chunk, series, head: Vec::new() }
+    }
+
     /// `# HELP` and `# TYPE`.
     pub(super) fn header(&mut self, family: &Family) {
         for part in ["# HELP ", family.name, " ", family.help, "\n# TYPE ", family.name, " "] {
@@ -26,7 +33,17 @@ impl Text {
     pub(super) fn series(&mut self, family: &Family) -> Line<'_> {
         self.series += 1;
         self.push(family.name);
-        Line { text: self, opening: b'{' }
+        Line { text: self, opening: Opening::First }
+    }
+
+    /// Lines that begin with the same label, of a value with nothing to escape. What they share is
+    /// put together once and copied whole.
+    pub(super) fn lines(&mut self, family: &Family, name: &str, value: &str) -> Lines<'_> {
+        self.head.clear();
+        for part in [family.name, "{", name, "=\"", value] {
+            self.head.extend_from_slice(part.as_bytes());
+        }
+        Lines { text: self }
     }
 
     fn push(&mut self, part: &str) {
@@ -45,11 +62,33 @@ impl Text {
     }
 }
 
+/// Lines with a common head.
+pub(super) struct Lines<'a> {
+    text: &'a mut Text,
+}
+
+impl Lines<'_> {
+    /// Begins another one; labels and one value must follow.
+    pub(super) fn series(&mut self) -> Line<'_> {
+        self.text.series += 1;
+        self.text.chunk.extend_from_slice(&self.text.head);
+        Line { text: self.text, opening: Opening::Further }
+    }
+}
+
 /// A line whose name is written.
 #[must_use = "a line ends with its value"]
 pub(super) struct Line<'a> {
     text: &'a mut Text,
-    opening: u8,
+    opening: Opening,
+}
+
+/// What stands before the next label.
+#[derive(Clone, Copy)]
+enum Opening {
+    First,
+    /// The value before has not been closed yet.
+    Further,
 }
 
 impl Line<'_> {
@@ -91,13 +130,13 @@ impl Line<'_> {
     }
 
     fn opened(self, name: &str) -> Self {
-        if self.opening == b',' {
-            self.text.push("\"");
-        }
-        self.text.chunk.push(self.opening);
+        self.text.push(match self.opening {
+            Opening::First => "{",
+            Opening::Further => "\",",
+        });
         self.text.push(name);
         self.text.push("=\"");
-        Self { text: self.text, opening: b',' }
+        Self { text: self.text, opening: Opening::Further }
     }
 
     fn escaped(self, value: &str) -> Self {
@@ -114,7 +153,10 @@ impl Line<'_> {
 
 impl<'a> Line<'a> {
     fn before_value(self) -> &'a mut Text {
-        self.text.push(if self.opening == b',' { "\"} " } else { " " });
+        self.text.push(match self.opening {
+            Opening::First => " ",
+            Opening::Further => "\"} ",
+        });
         self.text
     }
 }
