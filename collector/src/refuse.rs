@@ -1,6 +1,6 @@
 //! Refusals as gRPC statuses: the reason travels as metadata under `haidang-reason`, so that an
 //! agent decides on it and not on text. One place counts them all, on their way out, together
-//! with those that gRPC makes itself before a request is seen here.
+//! with those that gRPC makes itself before a request is seen here; these get their reason there.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -59,8 +59,8 @@ const fn code(refusal: Refusal) -> Code {
         | Refusal::SourceOutsidePrefixes
         | Refusal::RecoveryRefused => Code::PermissionDenied,
         Refusal::Malformed | Refusal::CsrInvalid => Code::InvalidArgument,
-        Refusal::TooLarge => Code::OutOfRange,
-        Refusal::Overloaded | Refusal::RateLimited => Code::ResourceExhausted,
+        // As gRPC's own implementations say it.
+        Refusal::TooLarge | Refusal::Overloaded | Refusal::RateLimited => Code::ResourceExhausted,
         Refusal::StoreUnavailable => Code::Unavailable,
     }
 }
@@ -149,11 +149,12 @@ where
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = Pin::new(&mut self.inner).poll(cx);
-        if let Poll::Ready(Ok(response)) = &polled
+        let mut polled = Pin::new(&mut self.inner).poll(cx);
+        if let Poll::Ready(Ok(response)) = &mut polled
             && let Some(refusal) = refusal_in(response.headers())
         {
             self.metrics.rejected(refusal);
+            name(refusal, response.headers_mut());
         }
         polled
     }
@@ -171,6 +172,15 @@ fn refusal_in(headers: &http::HeaderMap) -> Option<Refusal> {
         // tonic's answers to a message over the limit and to one that is no protobuf.
         Code::OutOfRange => Some(Refusal::TooLarge),
         _ => Some(Refusal::Malformed),
+    }
+}
+
+/// Tells the reason of a refusal that gRPC made itself, as every other refusal tells it.
+fn name(refusal: Refusal, headers: &mut http::HeaderMap) {
+    headers.insert(REASON_KEY, http::HeaderValue::from_static(refusal.as_str()));
+    if refusal == Refusal::TooLarge {
+        // tonic says OUT_OF_RANGE.
+        headers.insert("grpc-status", http::HeaderValue::from(code(refusal) as i32));
     }
 }
 
@@ -194,7 +204,17 @@ mod tests {
             (Status::ok(""), None),
         ];
         for (status, want) in cases {
-            assert_eq!(refusal_in(status.into_http::<()>().headers()), want);
+            let mut response = status.into_http::<()>();
+            assert_eq!(refusal_in(response.headers()), want);
+            let Some(refusal) = want else { continue };
+            name(refusal, response.headers_mut());
+            assert_eq!(response.headers()[REASON_KEY], refusal.as_str());
+            assert_eq!(refusal_in(response.headers()), want, "and it goes on saying so");
         }
+        let mut response =
+            Status::out_of_range("decoded message length too large").into_http::<()>();
+        name(Refusal::TooLarge, response.headers_mut());
+        let told = Status::from_header_map(response.headers()).expect("a status");
+        assert_eq!(told.code(), Code::ResourceExhausted);
     }
 }
