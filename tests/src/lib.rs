@@ -60,6 +60,8 @@ pub mod control;
 pub mod parsers;
 mod anybody;
 pub mod peer;
+pub mod tcp_tap;
+pub mod tls_wire;
 pub mod flood;
 pub mod siege;
 

@@ -51,6 +51,16 @@ impl Loopback {
         Self::start_edited(agencies, |_, config| Ok(config + more)).await
     }
 
+    /// The same, with a listener for a second way too.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn start_with_fallback(agencies: &[&str], more: &str) -> Result<Self> {
+        let fallback = Some(free_port(COLLECTOR)?);
+        let edit = |_: &Path, config| Ok(config + more);
+        Self::start_planned(agencies, |plan| CollectorPlan { fallback, ..plan }, edit).await
+    }
+
     /// The same, with this working calendar.
     ///
     /// # Errors
@@ -68,9 +78,17 @@ impl Loopback {
         agencies: &[&str],
         edit: impl FnOnce(&Path, String) -> Result<String>,
     ) -> Result<Self> {
+        Self::start_planned(agencies, |plan| plan, edit).await
+    }
+
+    async fn start_planned(
+        agencies: &[&str],
+        planned: impl FnOnce(CollectorPlan) -> CollectorPlan,
+        edit: impl FnOnce(&Path, String) -> Result<String>,
+    ) -> Result<Self> {
         let directory = tempfile::tempdir().context("make a directory")?;
         let binaries = Binaries::find()?;
-        let plan = plan(agencies, &binaries, directory.path())?;
+        let plan = planned(plan(agencies, &binaries, directory.path())?);
         plan.write_config()?;
         let config = fs::read_to_string(plan.config_path()).context("read the configuration")?;
         fs::write(plan.config_path(), edit(directory.path(), config)?)

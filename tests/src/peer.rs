@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use h2::client::SendRequest;
 use haidang_proto::model::enrolment_code::EnrolmentCode;
 use haidang_proto::model::flag::Flags;
@@ -22,7 +24,7 @@ use rcgen::{
     KeyUsagePurpose, SanType, SerialNumber,
 };
 use rustls::ClientConfig;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject,
 };
@@ -63,6 +65,14 @@ pub struct Identity {
     pub chain: Vec<CertificateDer<'static>>,
     /// The key of the leaf.
     pub key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Chain and key as PEM files hold them.
+    pub fn pem(&self) -> (String, String) {
+        let chain = self.chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
+        (chain, pem("PRIVATE KEY", self.key.secret_der()))
+    }
 }
 
 impl Terms {
@@ -230,7 +240,21 @@ pub async fn connect(
     identity: Option<&Identity>,
     protocols: &[&[u8]],
 ) -> Result<TlsStream<TcpStream>> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    connect_by(aws_lc_rs::default_provider(), from, to, identity, protocols).await
+}
+
+/// The same, with the groups and algorithms of a given provider.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_by(
+    provider: CryptoProvider,
+    from: IpAddr,
+    to: SocketAddr,
+    identity: Option<&Identity>,
+    protocols: &[&[u8]],
+) -> Result<TlsStream<TcpStream>> {
+    let provider = Arc::new(provider);
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -284,7 +308,14 @@ impl Session {
     /// # Errors
     /// When there is no connection.
     pub async fn open(from: IpAddr, to: SocketAddr, identity: Option<&Identity>) -> Result<Self> {
-        let stream = connect(from, to, identity, &[H2]).await?;
+        Self::over(connect(from, to, identity, &[H2]).await?).await
+    }
+
+    /// Begins HTTP/2 on a connection.
+    ///
+    /// # Errors
+    /// When the other end does not.
+    pub async fn over(stream: TlsStream<TcpStream>) -> Result<Self> {
         let (sender, connection) = h2::client::handshake(stream).await.context("begin HTTP/2")?;
         let driver = tokio::spawn(async move {
             // An end is seen by the calls.
@@ -364,6 +395,18 @@ impl Drop for Session {
 pub fn framed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
     Bytes::from([&[0], &length[..], message].concat())
+}
+
+/// Textual encoding of RFC 7468: lines of 64 characters.
+fn pem(label: &str, der: &[u8]) -> String {
+    let encoded = STANDARD.encode(der);
+    let (mut text, mut left) = (format!("-----BEGIN {label}-----\n"), encoded.as_str());
+    while !left.is_empty() {
+        let (line, rest) = left.split_at(left.len().min(64));
+        text = text + line + "\n";
+        left = rest;
+    }
+    text + &format!("-----END {label}-----\n")
 }
 
 fn request_for(key: &KeyPair) -> Result<Vec<u8>> {

@@ -429,26 +429,3 @@ fn answered(to: SocketAddr, request: &[u8]) -> String {
     let length = stream.read(&mut answer).unwrap_or_default();
     String::from_utf8_lossy(&answer[..length]).into_owned()
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_key_exchange_is_post_quantum_on_the_wire() {
-    /// X25519MLKEM768 (IANA TLS supported groups; draft-ietf-tls-ecdhe-mlkem).
-    const GROUP: [u8; 2] = [0x11, 0xec];
-    let world = World::start().await;
-    for port in world.tls_ports() {
-        let hello = tls13_hello(port);
-        // key_share (51) of the client: its first group is the one it prefers.
-        assert!(hello.windows(2).any(|pair| pair == GROUP), "it is not offered");
-        let mut stream = TcpStream::connect(port).expect("it listens");
-        stream.set_read_timeout(Some(DEADLINE)).expect("set");
-        stream.write_all(&hello).expect("sent");
-        let mut head = [0; 5];
-        stream.read_exact(&mut head).expect("a record");
-        let mut record = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
-        stream.read_exact(&mut record).expect("a whole record");
-        assert_eq!((head[0], record[0]), (22, 2), "a ServerHello");
-        // key_share of the server: 51, its length, the group, the length of the share: 1,120 bytes.
-        let chosen = [&[0, 51, 0x04, 0x64], &GROUP[..], &[0x04, 0x60]].concat();
-        assert!(record.windows(8).any(|window| window == chosen), "another group was chosen");
-    }
-}

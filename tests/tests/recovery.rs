@@ -5,13 +5,16 @@
 //! to an older state, so that its journal numbers new records as it numbered others before.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use haidang_tests::agent::{Agent, AgentPlan};
-use haidang_tests::collector::{Collector, Tempo};
+use haidang_tests::collector::{Collector, Tempo, free_port};
 use haidang_tests::loopback::Loopback;
+use haidang_tests::tcp_tap::TcpTap;
+use haidang_tests::tls_wire::Greetings;
 use haidang_tests::wait;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose, SerialNumber,
@@ -19,6 +22,8 @@ use rcgen::{
 use rusqlite::Connection;
 
 const AGENCY: &str = "01-018";
+/// On the way to the collector, inside the dedicated network.
+const ON_THE_PATH: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 18, 0, 11));
 /// Time for the collector's start and one enrolment, builds without optimisation included.
 const FIRST_TERM: Duration = Duration::from_secs(12);
 /// Records are delivered within seconds, and after a failure within a minute.
@@ -47,12 +52,14 @@ async fn a_machine_that_was_off_past_its_certificates_end_recovers_by_itself() {
     let ends = SystemTime::now() + FIRST_TERM;
     write_ca(place.path(), &key, 1, ends);
 
-    let identity = format!(
-        "\n[identity]\nca_certificate_file = {:?}\nca_key_file = {:?}\n",
+    let on_the_path = free_port(ON_THE_PATH).expect("a port");
+    let config = format!(
+        "\n[identity]\nca_certificate_file = {:?}\nca_key_file = {:?}\n\n\
+         [advertise]\nrecovery = [\"{on_the_path}\"]\n",
         place.path().join("ca.pem"),
         place.path().join("ca.key"),
     );
-    let mut world = Loopback::start_with(&[AGENCY, "01-001"], &identity)
+    let mut world = Loopback::start_with(&[AGENCY, "01-001"], &config)
         .await
         .unwrap_or_else(|error| panic!("{error:#}"));
     let code = world.collector.create_token(AGENCY, 1, "1h").expect("created");
@@ -71,6 +78,8 @@ async fn a_machine_that_was_off_past_its_certificates_end_recovers_by_itself() {
     write_ca(place.path(), &key, 2, SystemTime::now() + Duration::from_secs(365 * 86_400));
     world.collector = Collector::start_again(stopped).await.expect("it starts again");
 
+    let recovery = world.collector.plan.recovery;
+    let tap = TcpTap::start(on_the_path, recovery, None).await.expect("it listens");
     let _agent = Agent::start(plan).expect("started");
     world.connected(AGENCY).await.unwrap_or_else(|error| panic!("{error:#}"));
     let metrics = world.collector.metrics().await.expect("metrics");
@@ -80,6 +89,14 @@ async fn a_machine_that_was_off_past_its_certificates_end_recovers_by_itself() {
     let listed = world.collector.run(&["agent", "list"]).expect("started");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert_eq!(listed.lines().count(), 2, "the same identity goes on: {listed}");
+    // The expired certificate and the proof of its key are nobody else's to read.
+    let said = tap.conversations();
+    assert!(!said.is_empty(), "it recovered by the way that it was told");
+    for one in said {
+        let greetings = Greetings::read(&one).unwrap_or_else(|error| panic!("{error:#}"));
+        assert!(greetings.are_post_quantum(), "{greetings:?}");
+        assert!(!one.shows(b"spiffe://") && !one.shows(b"Hai Dang agent"));
+    }
 }
 
 /// Waits until everything that the agent's journal holds is with the collector.
