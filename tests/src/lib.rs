@@ -62,6 +62,7 @@ mod anybody;
 pub mod peer;
 pub mod tcp_tap;
 pub mod tls_wire;
+pub mod python;
 pub mod flood;
 pub mod siege;
 
