@@ -63,6 +63,7 @@ pub mod peer;
 pub mod tcp_tap;
 pub mod tls_wire;
 pub mod python;
+pub mod tls_scan;
 pub mod flood;
 pub mod siege;
 
