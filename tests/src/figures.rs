@@ -95,11 +95,16 @@ fn merged(old: &str, section: &str) -> String {
 
 /// Command, commit, date and machine.
 pub fn origin(command: &str) -> String {
+    format!("`{command}` · {}", provenance())
+}
+
+/// Commit, date and machine.
+pub fn provenance() -> String {
     let commit = output(Command::new("git").args(["describe", "--always", "--dirty"]));
     let date = output(Command::new("date").args(["-u", "+%Y-%m-%d"]));
     let kernel = output(Command::new("uname").args(["-sr"]));
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("`{command}` · commit {commit} · {date} · {cpus} cores, {kernel}")
+    format!("commit {commit} · {date} · {cpus} cores, {kernel}")
 }
 
 fn output(command: &mut Command) -> String {

@@ -9,8 +9,10 @@
 //! called), `kills` that end them at random, `power_cut` that drops what the store did not
 //! sync. `trial` runs scenarios, `pass_budget` measures the posture pass of a running agent,
 //! `agent_cost` the agent beside other programs, `peers` sets our checks beside other tools'.
-//! `parsers` names every parser of outside bytes; `peer`, `flood` and `siege` are what a collector
-//! endures, `captured` (watched by `wire_tap`) what an agent does.
+//! `parsers` names every parser of outside bytes, `fuzzing` records what became of each; `peer`,
+//! `flood` and `siege` are what a collector endures, `captured` (watched by `wire_tap`) what an agent
+//! does. `tcp_tap` keeps what is said on the path and `tls_wire` reads its greetings; `python` has
+//! the peers of other hands, `tls_scan` what sslyze finds.
 //! `forward` and `control` make a laboratory usable from a shell.
 
 pub mod netns;
@@ -58,6 +60,7 @@ pub mod peers;
 pub mod forward;
 pub mod control;
 pub mod parsers;
+pub mod fuzzing;
 mod anybody;
 pub mod peer;
 pub mod tcp_tap;

@@ -1,5 +1,5 @@
-//! Fuzzes every parser of outside bytes for a given time each and records what was run in
-//! `benches/RESULTS.md`. Needs nightly Rust and cargo-fuzz (`cargo install cargo-fuzz`).
+//! Fuzzes every parser of outside bytes, or some, for a given time each and records each parser's
+//! last run in `benches/RESULTS.md`. Needs nightly Rust and cargo-fuzz (`cargo install cargo-fuzz`).
 //!
 //! What libFuzzer finds is kept outside the checkout, beside the build, so that the next run goes
 //! on from there. A crash is left in `tests/fuzz/artifacts`; it is mended, and its input is
@@ -7,16 +7,16 @@
 
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use haidang_tests::binaries::repository;
 use haidang_tests::figures;
+use haidang_tests::fuzzing::{Run, section};
 use haidang_tests::parsers::{all, corpus_directory};
 
 /// One input, with the sanitizer, on a busy machine.
@@ -33,40 +33,31 @@ struct Arguments {
     /// How long each parser is fuzzed.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Only these, and nothing is recorded.
+    /// Only these; the rows of others stay as they are.
     #[arg(long)]
-    parser: Vec<String>,
-}
-
-/// What one parser's run came to.
-struct Run {
-    name: &'static str,
-    took: Duration,
-    executions: u64,
-    /// Edges of the program that were reached.
-    coverage: u64,
-    inputs: usize,
-    peak_mib: u64,
-    crashes: usize,
+    only: Vec<String>,
 }
 
 fn main() -> Result<()> {
-    let Arguments { seconds, parser } = Arguments::parse();
+    let Arguments { seconds, only } = Arguments::parse();
+    let names: Vec<_> = all().into_iter().map(|(name, _)| name).collect();
+    for name in &only {
+        ensure!(names.contains(&&**name), "there is no parser {name:?}; there are {names:?}");
+    }
     let target = target_directory();
     let program = build(&target)?;
-    let chosen = |name: &str| parser.is_empty() || parser.iter().any(|one| one == name);
-    let mut runs = Vec::new();
-    for (name, _) in all().into_iter().filter(|(name, _)| chosen(name)) {
+    let is_chosen = |name: &&&str| only.is_empty() || only.iter().any(|one| one == **name);
+    let path = repository("tests/benches/RESULTS.md");
+    let mut crashes = 0;
+    for name in names.iter().filter(is_chosen) {
         let run = fuzz(&program, &target, name, seconds)?;
-        println!("{}", row(&run));
-        runs.push(run);
+        println!("{}", run.row());
+        crashes += run.crashes;
+        // One by one: ten minutes for each take nine hours, and may be interrupted.
+        let former = fs::read_to_string(&path);
+        let former = former.with_context(|| format!("read {}", path.display()))?;
+        figures::record(&path, &section(&former, &names, &run, &notes())?)?;
     }
-    ensure!(!runs.is_empty(), "no parser has such a name");
-    if parser.is_empty() {
-        let path = repository("tests/benches/RESULTS.md");
-        figures::record(&path, &section(seconds, &runs)?)?;
-    }
-    let crashes: usize = runs.iter().map(|run| run.crashes).sum();
     ensure!(crashes == 0, "{crashes} inputs failed; see tests/fuzz/artifacts");
     Ok(())
 }
@@ -93,7 +84,7 @@ fn build(target: &Path) -> Result<PathBuf> {
     built.find(|path| path.is_file()).context("cargo fuzz build made no program")
 }
 
-fn fuzz(program: &Path, target: &Path, name: &'static str, seconds: u64) -> Result<Run> {
+fn fuzz(program: &Path, target: &Path, name: &str, seconds: u64) -> Result<Run> {
     let found = target.join("corpus").join(name);
     let artifacts = repository("tests/fuzz/artifacts").join(name);
     for directory in [&found, &artifacts] {
@@ -127,13 +118,14 @@ fn fuzz(program: &Path, target: &Path, name: &'static str, seconds: u64) -> Resu
     let mut words = said.lines().rev().filter_map(|line| line.split_once(" cov: "));
     let coverage = words.next().and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
     Ok(Run {
-        name,
+        name: name.to_owned(),
         took,
         executions: stat("stat::number_of_executed_units:").unwrap_or_default(),
         coverage: coverage.unwrap_or_default(),
         inputs: entries(&found)? + entries(&corpus_directory(name))?,
         peak_mib: stat("stat::peak_rss_mb:").unwrap_or_default(),
         crashes,
+        provenance: figures::provenance(),
     })
 }
 
@@ -142,31 +134,14 @@ fn entries(directory: &Path) -> Result<usize> {
     Ok(entries.with_context(|| format!("read {}", directory.display()))?.count())
 }
 
-fn row(run: &Run) -> String {
-    let Run { name, took, executions, coverage, inputs, peak_mib, crashes } = run;
-    let seconds = took.as_secs();
+fn notes() -> String {
     format!(
-        "| {name} | {executions} | {seconds} | {coverage} | {inputs} | {peak_mib} | {crashes} |"
-    )
-}
-
-fn section(seconds: u64, runs: &[Run]) -> Result<String> {
-    let mut text = format!(
-        "## Fuzzing of every parser\n\n{}\n\nlibFuzzer with AddressSanitizer and debug assertions, \
-         one process, inputs up to {} KiB, {INPUT_TIMEOUT_SECONDS} s and {MEMORY_MIB_MAX} MiB an \
-         input. Seeds are in `tests/fuzz/corpus`, what earlier runs found is kept beside the \
-         build. A failure is a panic, a broken invariant, a timeout or too much memory.\n\n",
-        figures::origin(&format!("haidang-fuzz --seconds {seconds}")),
+        "`haidang-fuzz --seconds N [--only parser]`, each row by the last run of its parser, whose \
+         commit, day and machine it names.\n\nlibFuzzer with AddressSanitizer and debug \
+         assertions, one process, inputs up to {} KiB, {INPUT_TIMEOUT_SECONDS} s and \
+         {MEMORY_MIB_MAX} MiB an input. Seeds are in `tests/fuzz/corpus`, what earlier runs found \
+         is kept beside the build. A failure is a panic, a broken invariant, a timeout or too much \
+         memory.",
         INPUT_BYTES_MAX >> 10,
-    );
-    text += "| parser | executions | s | edges reached | inputs | peak MiB | failures |\n";
-    text += "|---|---|---|---|---|---|---|\n";
-    for run in runs {
-        writeln!(text, "{}", row(run))?;
-    }
-    let executions: u64 = runs.iter().map(|run| run.executions).sum();
-    let took: u64 = runs.iter().map(|run| run.took.as_secs()).sum();
-    let failures: usize = runs.iter().map(|run| run.crashes).sum();
-    writeln!(text, "| **{} parsers** | {executions} | {took} | | | | {failures} |", runs.len())?;
-    Ok(text)
+    )
 }
