@@ -29,8 +29,9 @@ async fn main() -> Result<()> {
 }
 
 fn section(all: &[(Listener, Vec<Finding>)]) -> Result<String> {
-    let notes = "sslyze 6 on every listener that speaks TLS, with an enrolled machine's certificate \
-                 where one is demanded; the last line is read off the wire, with a client that \
+    let notes = "sslyze, as `tests/python/sources.txt` pins it, on every listener that speaks TLS; \
+                 early data with an enrolled machine's certificate where one is demanded. The last \
+                 line is read off the wire, with a client that \
                  prefers X25519MLKEM768. Whatever is worse than promised, or could not be found \
                  out, is marked, and the command fails.";
     let mut table = String::from("| |");
