@@ -266,7 +266,17 @@ async fn what_another_implementation_does_badly_is_refused_by_its_status_and_cha
     }
 
     // While the collector hangs, the deadline is the client's; what it heard of it changes nothing.
-    world.loopback.collector.process().signal(Signal::STOP).expect("it runs");
+    let process = world.loopback.collector.process();
+    process.signal(Signal::STOP).expect("it runs");
+    let status = format!("/proc/{}/status", process.pid());
+    wait::until("a collector that hangs", DEADLINE, || {
+        // The thread that takes the signal may have to wait for a core first.
+        let status = fs::read_to_string(&status).expect("it is there");
+        let is_stopped = status.contains("State:\tT");
+        std::future::ready(if is_stopped { Ok(()) } else { Err(status) })
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}"));
     let told = world.case("impatient").await;
     world.loopback.collector.process().signal(Signal::CONT).expect("it runs");
     assert_eq!(told.code, "DEADLINE_EXCEEDED", "{told:?}");
