@@ -36,7 +36,7 @@ use crate::config::Limits;
 use crate::identity::PeerCertificate;
 use crate::metrics::{CollectorMetrics, Endpoint};
 
-pub(crate) use per_source::PerSource;
+use per_source::PerSource;
 
 pub use tls::{ServerCertificate, TlsError, for_agents, for_newcomers};
 

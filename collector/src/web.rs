@@ -13,9 +13,11 @@ mod health;
 mod history;
 mod outages;
 mod page;
+mod places;
 mod posture;
 mod problem;
 mod query;
+mod reader;
 mod rfc3339;
 mod serve;
 

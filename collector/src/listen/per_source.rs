@@ -5,19 +5,19 @@ use std::net::IpAddr;
 
 /// Counts by source; sources with nothing under way are forgotten.
 #[derive(Debug)]
-pub(crate) struct PerSource {
+pub(super) struct PerSource {
     counts: HashMap<IpAddr, usize>,
     each_max: usize,
 }
 
 impl PerSource {
     /// At most `each_max`, and at least one, for each source.
-    pub(crate) fn new(each_max: usize) -> Self {
+    pub(super) fn new(each_max: usize) -> Self {
         Self { counts: HashMap::new(), each_max: each_max.max(1) }
     }
 
     /// Takes one more for a source, if it may have it.
-    pub(crate) fn enter(&mut self, source: IpAddr) -> bool {
+    pub(super) fn enter(&mut self, source: IpAddr) -> bool {
         let count = self.counts.entry(source).or_insert(0);
         let enters = *count < self.each_max;
         *count += usize::from(enters);
@@ -25,7 +25,7 @@ impl PerSource {
     }
 
     /// Gives one back.
-    pub(crate) fn leave(&mut self, source: IpAddr) {
+    pub(super) fn leave(&mut self, source: IpAddr) {
         if let Some(count) = self.counts.get_mut(&source) {
             *count -= 1;
             if *count == 0 {
