@@ -2,9 +2,9 @@
 //! by the agent's own rules when the collector was away. What happens to each is noted with its
 //! moment, and the states that the collector shows are compared with those that must be.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -28,6 +28,8 @@ const HEARD: &str = "connected";
 const BEGUN_PER_SECOND: usize = 500;
 /// Until every agent was heard, beyond the time in which they are begun.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(90);
+/// Of agents that are missing, so many are named with what befell them.
+const MISSING_TOLD_MAX: usize = 5;
 
 /// A crowd to gather.
 #[derive(Debug, Clone, Copy)]
@@ -82,14 +84,54 @@ pub struct Happening {
     pub what: What,
 }
 
-/// Everything that happened. Locked for a push or a copy, never across a wait.
+/// Everything that happened. Locked for a note or a copy, never across a wait.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Log(Arc<Mutex<Vec<Happening>>>);
+pub(super) struct Log(Arc<Mutex<Happenings>>);
+
+#[derive(Debug, Default)]
+struct Happenings {
+    all: Vec<Happening>,
+    /// Of each agent, the last one of all and when it was last heard.
+    last: BTreeMap<usize, (Happening, Option<Instant>)>,
+}
 
 impl Log {
     pub(super) fn note(&self, agent: usize, what: What) {
+        let mut happenings = self.lock();
+        // Taken under the lock: they stand in order.
         let happening = Happening { at: Instant::now(), agent, what };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(happening);
+        happenings.all.push(happening);
+        let (last, heard) = happenings.last.entry(agent).or_insert((happening, None));
+        *last = happening;
+        if matches!(what, What::Heard { .. }) {
+            *heard = Some(happening.at);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Happenings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of so many agents were heard after a moment; or who of them was not, and what befell
+    /// some of those last.
+    fn heard_since(&self, moment: Instant, agents: usize) -> Result<(), String> {
+        let happenings = self.lock();
+        let is_missing = |agent: &usize| {
+            let last = happenings.last.get(agent);
+            last.and_then(|(_, heard)| *heard).is_none_or(|heard| heard < moment)
+        };
+        let missing: Vec<_> = (0..agents).filter(is_missing).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let told = |agent: &usize| match happenings.last.get(agent) {
+            Some((Happening { at, what, .. }, _)) => {
+                format!("agent {agent}: {what:?} {:.1} s ago", at.elapsed().as_secs_f64())
+            }
+            None => format!("agent {agent}: not begun"),
+        };
+        let told: Vec<_> = missing.iter().take(MISSING_TOLD_MAX).map(told).collect();
+        Err(format!("{} of {agents} were heard; {}", agents - missing.len(), told.join(", ")))
     }
 }
 
@@ -182,8 +224,11 @@ impl Crowd {
 
     /// What happened since a moment, in order.
     pub fn since(&self, moment: Instant) -> Vec<Happening> {
-        let all = self.log.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter(|happening| happening.at >= moment).copied().collect()
+        let happenings = self.log.lock();
+        let after = happenings.all.iter().rev().take_while(|happening| happening.at >= moment);
+        let mut after: Vec<_> = after.copied().collect();
+        after.reverse();
+        after
     }
 
     /// Waits until every agent was heard after a moment.
@@ -192,16 +237,7 @@ impl Crowd {
     /// When one is not in time.
     pub async fn heard_since(&self, moment: Instant, deadline: Duration) -> Result<()> {
         wait::until("every agent's report", deadline, || {
-            let heard: BTreeSet<usize> = self
-                .since(moment)
-                .into_iter()
-                .filter(|happening| matches!(happening.what, What::Heard { .. }))
-                .map(|happening| happening.agent)
-                .collect();
-            std::future::ready(match heard.len() == self.agents.len() {
-                true => Ok(()),
-                false => Err(format!("{} of {} were heard", heard.len(), self.agents.len())),
-            })
+            std::future::ready(self.log.heard_since(moment, self.agents.len()))
         })
         .await?;
         Ok(())
