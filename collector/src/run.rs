@@ -276,7 +276,12 @@ impl Collector {
         };
         let guard = Guard::new(&config.http.allowed_hosts, http_token);
         let router = web::router(page, guard);
-        edge.spawn("http", web::serve(sockets.http, router, metrics.clone(), stop.clone()));
+        let (http, counted, until) = (sockets.http, metrics.clone(), stop.clone());
+        edge.spawn_blocking("http", move || {
+            if let Err(error) = serve_alone(http, router, counted, until) {
+                tracing::error!(error = format!("{error:#}"), "the HTTP side has ended");
+            }
+        });
         edge.spawn("admin", admin::serve(sockets.admin, operator, stop.clone()));
         if config.core_check.enabled {
             let check = core_check::run(config.core_check.clone(), live.clone(), stop.clone());
@@ -321,6 +326,25 @@ impl Collector {
         core.drain(CORE_GRACE).await;
         fault.map_or(Ok(()), Err)
     }
+}
+
+/// Serves the HTTP side on this thread, with a runtime of its own: beside thousands of agents that
+/// all deliver, a scrape would wait for each of them whenever its reader has taken a piece. Here
+/// the kernel gives it a thread's share.
+fn serve_alone(
+    socket: TcpListener,
+    router: axum::Router,
+    metrics: CollectorMetrics,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start the runtime of the HTTP side")?;
+    runtime.block_on(async {
+        let socket = socket.into_std().and_then(TcpListener::from_std);
+        let socket = socket.context("cannot take the HTTP socket over")?;
+        web::serve(socket, router, metrics, stop).await;
+        Ok(())
+    })
 }
 
 impl std::fmt::Debug for Collector {
