@@ -5,8 +5,8 @@
 //! `binaries`, `collector`, `agent`, `monitoring`, `webhook`), what is read from them (`web`,
 //! `exposition`, `expressions`), and whole worlds: `laboratory`, `alert_path` and `accuracy` in namespaces, `loopback`
 //! without root, `load` with thousands of agents (`cost` is what they cost a process, `bench` the
-//! figures of it), `clocks`, `herd` and `store_fault` with what befalls them (`duty` is who is
-//! called), `kills` that end them at random, `power_cut` that drops what the store did not
+//! figures of it), `clocks`, `herd`, `pressure` and `store_fault` with what befalls them (`duty` is
+//! who is called), `kills` that end them at random, `power_cut` that drops what the store did not
 //! sync. `trial` runs scenarios, `pass_budget` measures the posture pass of a running agent,
 //! `agent_cost` the agent beside other programs, `peers` sets our checks beside other tools'.
 //! `parsers` names every parser of outside bytes, `fuzzing` records what became of each; `peer`,
@@ -53,6 +53,7 @@ pub mod load;
 pub mod store_fault;
 pub mod clocks;
 pub mod herd;
+pub mod pressure;
 pub mod figures;
 pub mod bench;
 pub mod pass_budget;

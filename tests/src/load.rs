@@ -25,7 +25,7 @@ use crate::collector::{Collector, CollectorPlan, Tempo, free_port};
 use crate::cost::{self, Cost};
 use crate::exposition::Exposition;
 use crate::web::Endpoint;
-pub(crate) use client::{Client, connectivity};
+pub(crate) use client::{Client, Process, connectivity};
 pub(crate) use fleet::{LoadAgent, agencies};
 
 /// Where the collector listens.

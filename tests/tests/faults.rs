@@ -5,7 +5,7 @@ use std::time::Duration;
 use haidang_tests::binaries::program;
 use haidang_tests::collector::Tempo;
 use haidang_tests::store_fault::{self, StoreFault};
-use haidang_tests::{clocks, herd, kills, power_cut};
+use haidang_tests::{clocks, herd, kills, power_cut, pressure};
 use tokio::sync::RwLock;
 
 /// Crowds that mostly wait share the machine; who needs all of it has it alone.
@@ -51,6 +51,27 @@ async fn a_crowd_comes_back_within_its_windows_after_a_restart_and_nobody_is_cal
     let plan = herd::Plan { agents: 150, tempo: Tempo::Brisk, on_duty: false };
     let outcome = herd::run(plan).await.unwrap_or_else(|error| panic!("{error:#}"));
     println!("{outcome:?}");
+}
+
+/// The smoke of `haidang-faults pressure`.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pressure_of_data_changes_a_state_or_keeps_a_report_or_a_scrape() {
+    let _alone = MACHINE.write().await;
+    let plan = pressure::Plan {
+        agents: 40,
+        tempo: Tempo::Brisk,
+        // Longer than a reader that never reads is borne.
+        lasting: Duration::from_secs(15),
+        backlog_agents: 40,
+        backlog_days: 1,
+        // Beyond the places that there are, answers to those who never read cost a debug build too much.
+        readers: 60,
+        // A debug build, beside other tests: an interval of the shipped Prometheus longer.
+        scrape_within: Duration::from_secs(9),
+        on_duty: false,
+    };
+    let outcome = pressure::run(plan).await.unwrap_or_else(|error| panic!("{error:#}"));
+    println!("{}", outcome.section().expect("a text"));
 }
 
 /// The smoke of `haidang-faults clocks`.

@@ -3,10 +3,11 @@
 //! records it. Needs no root.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use haidang_tests::flood::Flood;
 use haidang_tests::peer::{H2, connect, tcp};
+use haidang_tests::pressure::readers::HttpReaders;
 use haidang_tests::siege::{Endured, Siege, drip};
 use haidang_tests::wait;
 
@@ -112,4 +113,37 @@ async fn who_asks_for_metrics_and_never_reads_is_sent_away() {
     })
     .await
     .unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_never_read_keep_nobody_from_the_metrics() {
+    /// More than five times the places that there are.
+    const READERS: usize = 340;
+    /// As long as a reader that nobody wants the place of is borne.
+    const LASTING: Duration = Duration::from_secs(10);
+    /// An interval of the shipped Prometheus, and as much again for a debug build that is busy.
+    const SCRAPE_MAX: Duration = Duration::from_secs(10);
+    let siege = Siege::begin().await.unwrap_or_else(|error| panic!("{error:#}"));
+    let collector = &siege.world.collector;
+    let readers = HttpReaders::begin(READERS, collector.plan.http).expect("a few hundred");
+    wait::until("all readers", Duration::from_secs(30), || {
+        let [connections, _] = readers.counts();
+        std::future::ready(match connections >= READERS as u64 {
+            true => Ok(()),
+            false => Err(connections.to_string()),
+        })
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}"));
+    let (began, mut slowest) = (Instant::now(), Duration::ZERO);
+    while began.elapsed() < LASTING {
+        let scraped = wait::until("the metrics", SCRAPE_MAX, || async {
+            let answered = tokio::time::timeout(SCRAPE_MAX, collector.metrics()).await;
+            let metrics = answered.map_err(|_| "no answer".to_owned())?;
+            metrics.map_err(|error| format!("{error:#}"))
+        });
+        let (_, took) = scraped.await.unwrap_or_else(|error| panic!("{error:#}"));
+        slowest = slowest.max(took);
+    }
+    println!("{:?} connections and sent away, the slowest scrape {slowest:?}", readers.counts());
 }

@@ -11,7 +11,10 @@ use clap::{Parser, Subcommand};
 use haidang_tests::binaries::repository;
 use haidang_tests::collector::Tempo;
 use haidang_tests::store_fault::{self, StoreFault};
-use haidang_tests::{clocks, figures, herd, interrupted, kills, power_cut};
+use haidang_tests::{clocks, figures, herd, interrupted, kills, power_cut, pressure};
+
+/// Of the shipped Prometheus.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(4);
 
 #[derive(Parser)]
 #[command(about = "Faults under load, with a count of what was lost")]
@@ -60,6 +63,22 @@ enum Task {
         /// How many agents, each with its mTLS connection.
         #[arg(long, default_value_t = 10_000)]
         agents: usize,
+    },
+    /// Flood the collector with posture, a week of journals and readers that never read, and see
+    /// that no state changes.
+    Pressure {
+        /// Agents that report meanwhile, and send the posture.
+        #[arg(long, default_value_t = 1000)]
+        agents: usize,
+        /// How long each pressure stands at least; a backlog until it is delivered.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Agents that deliver a week at once.
+        #[arg(long, default_value_t = 1000)]
+        backlog_agents: usize,
+        /// Connections that ask over HTTP and never read.
+        #[arg(long, default_value_t = 300)]
+        readers: usize,
     },
     /// Step the collector's clock by an hour and a year, and start it with a wrong one. Needs
     /// libfaketime.
@@ -119,6 +138,19 @@ async fn run(task: Task) -> Result<()> {
         Task::Herd { agents } => {
             let plan = herd::Plan { agents, tempo: Tempo::Default, on_duty: true };
             herd::run(plan).await?.section()?
+        }
+        Task::Pressure { agents, seconds, backlog_agents, readers } => {
+            let plan = pressure::Plan {
+                agents,
+                tempo: Tempo::Default,
+                lasting: Duration::from_secs(seconds),
+                backlog_agents,
+                backlog_days: 7,
+                readers,
+                scrape_within: SCRAPE_TIMEOUT,
+                on_duty: true,
+            };
+            pressure::run(plan).await?.section()?
         }
         Task::Clocks { agents } => {
             clocks::run(agents, Tempo::Default, &clocks::ALL).await?.section()?

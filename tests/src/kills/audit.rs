@@ -13,6 +13,20 @@ use super::on_disk::Ledger;
 /// The store of a collector that has ended.
 pub(crate) struct Audit(Connection);
 
+/// What the store holds of a journal. Two records cannot have one number there: the table's key is
+/// the journal and the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Held {
+    pub(crate) records: i64,
+    /// The lowest and the highest number.
+    pub(crate) seqs: (i64, i64),
+    pub(crate) postures: i64,
+    /// Sum over the short outages of number times mark: it tells where each stands.
+    pub(crate) marks: i64,
+    /// Intervals that were folded from the records.
+    pub(crate) outages: i64,
+}
+
 /// What the store holds of a record.
 struct Found {
     at_ms: i64,
@@ -44,15 +58,37 @@ impl Audit {
             courier.journal,
             found.len()
         );
-        let outages: i64 = self.0.query_row(
-            "SELECT count(*) FROM outages o JOIN journals j ON o.journal = j.id
-             WHERE j.journal = ?1",
-            [courier.journal.as_bytes()],
-            |row| row.get(0),
-        )?;
+        let outages = self.outages(courier.journal)?;
         let records = i64::try_from(written.len())?;
         ensure!(outages == records, "{records} records were applied {outages} times");
         Ok(())
+    }
+
+    /// What the store holds of a journal whose records are short outages with a mark, and postures.
+    pub(crate) fn journal(&self, journal: Uuid) -> Result<Held> {
+        let held = self.0.query_row(
+            "SELECT count(*), coalesce(min(r.seq), 0), coalesce(max(r.seq), 0),
+                    coalesce(sum(r.kind = 'posture'), 0),
+                    coalesce(sum(r.seq * json_extract(r.body, '$.event.bad_cycles')), 0)
+             FROM records r JOIN journals j ON r.journal = j.id WHERE j.journal = ?1",
+            [journal.as_bytes()],
+            |row| {
+                Ok(Held {
+                    records: row.get(0)?,
+                    seqs: (row.get(1)?, row.get(2)?),
+                    postures: row.get(3)?,
+                    marks: row.get(4)?,
+                    outages: 0,
+                })
+            },
+        )?;
+        Ok(Held { outages: self.outages(journal)?, ..held })
+    }
+
+    fn outages(&self, journal: Uuid) -> Result<i64> {
+        let sql = "SELECT count(*) FROM outages o JOIN journals j ON o.journal = j.id
+                   WHERE j.journal = ?1";
+        Ok(self.0.query_row(sql, [journal.as_bytes()], |row| row.get(0))?)
     }
 
     /// Every record that an agent knows to be acknowledged is there, as it was on its disk.

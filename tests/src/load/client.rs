@@ -68,9 +68,24 @@ impl Client {
         address: SocketAddr,
         process: Arc<Process>,
     ) -> Result<Self> {
+        Self::with_window(agent, address, process, None).await
+    }
+
+    /// Connects as somebody who takes the head of an answer and never a byte of what it says: its
+    /// streams have no window (RFC 9113, section 6.9).
+    pub(crate) async fn open_unreading(agent: &LoadAgent, address: SocketAddr) -> Result<Self> {
+        Self::with_window(agent, address, Arc::new(Process::begin()), Some(0)).await
+    }
+
+    async fn with_window(
+        agent: &LoadAgent,
+        address: SocketAddr,
+        process: Arc<Process>,
+        window_bytes: Option<u32>,
+    ) -> Result<Self> {
         let mut tls = agent.tls()?;
         tls.resumption = Resumption::disabled();
-        let channel = channel(agent.source, address, tls).await?;
+        let channel = channel(agent.source, address, tls, window_bytes).await?;
         let service = ReportingServiceClient::new(channel);
         Ok(Self { service, process, machine_fingerprint: agent.machine_fingerprint })
     }
@@ -122,6 +137,7 @@ async fn channel(
     source: std::net::Ipv4Addr,
     address: SocketAddr,
     tls: rustls::ClientConfig,
+    window_bytes: Option<u32>,
 ) -> Result<Channel> {
     let socket = TcpSocket::new_v4().context("open a socket; see `ulimit -n`")?;
     socket.bind((source, 0).into()).with_context(|| format!("bind to {source}"))?;
@@ -135,6 +151,7 @@ async fn channel(
         async move { stream.ok_or_else(|| std::io::Error::other("the connection has ended")) }
     });
     let endpoint = Endpoint::from_static("http://collector.invalid");
+    let endpoint = endpoint.initial_stream_window_size(window_bytes);
     Ok(endpoint.connect_with_connector(once).await?)
 }
 

@@ -82,8 +82,8 @@ impl Couriers {
     }
 }
 
-/// By the history that the collector wrote.
-fn no_other_state(store: &Path, states: &[&str]) -> Result<()> {
+/// From connected no agency came to another state but these, by the history that the collector wrote.
+pub(crate) fn no_other_state(store: &Path, states: &[&str]) -> Result<()> {
     let store = Connection::open_with_flags(store, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let sql = "SELECT DISTINCT to_state FROM agency_transitions WHERE from_state = 'connected'";
     let mut statement = store.prepare(sql)?;
