@@ -2,47 +2,38 @@
 //! when it is on the disk, so what counts here is what would survive a power cut. The floor is
 //! SQLite alone in this process; the peer is Redis that syncs before it answers.
 
+mod couriers;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use haidang_proto::model::record::Delivery;
 use rusqlite::Connection;
-use tokio::task::JoinSet;
-use uuid::Uuid;
 
-use super::redis::Redis;
+use self::couriers::{Acknowledged, BATCH, Courier, Pace, deliver, lone};
+use super::redis::{Appended, Redis};
 use super::{Figure, Floor, Row};
-use crate::kills::record;
-use crate::load::{Client, World, percentile};
+use crate::cost::Cost;
+use crate::load::{World, percentile};
 
-/// Records of one delivery: the most that is taken.
-const BATCH: usize = 256;
 /// At this rate the acknowledgement's time is asked for.
 const PACED_RECORDS_PER_SECOND: usize = 50_000;
 /// Rows of one transaction of the floor, as the store's groups.
 const GROUP: usize = 1_024;
-/// After a refusal because of the agent's rate.
-const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
-/// What was acknowledged.
-#[derive(Debug, Clone, Default)]
-struct Acknowledged {
-    records: usize,
-    elapsed: Duration,
-    latencies: Vec<Duration>,
-    refused: usize,
-}
-
-impl Acknowledged {
-    fn per_second(&self) -> f64 {
-        self.records as f64 / self.elapsed.as_secs_f64()
-    }
-
-    fn p99_ms(&self) -> f64 {
-        percentile(&self.latencies, 0.99).unwrap_or_default().as_secs_f64() * 1e3
-    }
+/// What came of one number of couriers.
+struct Measured {
+    full: Acknowledged,
+    /// Of the agent that lives, meanwhile.
+    lone: Acknowledged,
+    /// Processor seconds for a million records, of the collector and of the clients.
+    cpu: [f64; 2],
+    paced: Acknowledged,
+    /// Records in the store, and the mean length of their bodies.
+    held: (usize, usize),
+    /// SQLite's rows a second, and its processor seconds for a million.
+    floor: [f64; 2],
+    peer: Appended,
 }
 
 /// Measures with each number of couriers.
@@ -53,156 +44,138 @@ pub async fn run(couriers: &[usize], duration: Duration) -> Result<Figure> {
     let mut rows = Vec::new();
     let mut notes = Vec::new();
     for n in couriers {
-        let mut world = World::start(*n).await?;
-        let clients: Vec<_> = world.connect().await?.into_iter().map(Arc::new).collect();
-        let journals: Vec<_> = clients.iter().map(|_| Uuid::new_v4()).collect();
-        let full = deliver(&clients, &journals, &vec![1; *n], duration, None).await?;
-        let next: Vec<_> = full.next.clone();
-        let paced = deliver(&clients, &journals, &next, duration, Some(BATCH)).await?;
-        drop(clients);
-        let directory = world.stop().await?;
-        let acknowledged = full.done.records + paced.done.records;
-        let (held, body_bytes) = held(&directory.path().join("collector/state/collector.db"))?;
-        ensure!(held == acknowledged, "{acknowledged} were acknowledged and {held} are held");
-        let floor = floor(directory.path(), body_bytes, duration)?;
-        let redis = Redis::start(directory.path()).await?;
-        let peer = redis.append(*n, BATCH, &vec![b'r'; body_bytes], duration).await?;
-        let peer = Acknowledged {
-            records: peer.records,
-            elapsed: peer.elapsed,
-            latencies: peer.latencies,
-            refused: 0,
-        };
-        notes.push(format!(
-            "{n} couriers: {held} records of {body_bytes} bytes held as acknowledged, {} \
-             deliveries put off by the agents' rate limit, paced {:.0}/s",
-            full.done.refused + paced.done.refused,
-            paced.done.per_second()
-        ));
-        let row = |quantity, value, target, floor, peer| Row {
-            quantity,
-            n: *n,
-            value,
-            target,
-            floor,
-            peer: Some((peer, String::new())),
-        };
-        let measured = Floor::Measured(floor, "SQLite alone, the most");
-        let unknown = Floor::Unknown;
-        rows.extend([
-            row(
-                "durable records / s",
-                full.done.per_second(),
-                "≥ 50,000",
-                measured,
-                peer.per_second(),
-            ),
-            row(
-                "p99 ms of an acknowledgement at full rate",
-                full.done.p99_ms(),
-                "–",
-                unknown.clone(),
-                peer.p99_ms(),
-            ),
-            row(
-                "p99 ms at 50,000 records / s",
-                paced.done.p99_ms(),
-                "≤ 100",
-                unknown,
-                peer.p99_ms(),
-            ),
-        ]);
+        let measured = measure(*n, duration).await?;
+        notes.push(measured.note(*n));
+        rows.extend(measured.rows(*n));
     }
     Ok(Figure {
         title: "Durable records",
         size: "couriers",
         peer: "Redis 7, appendfsync always, full rate",
         notes: format!(
-            "Agents with a connection each deliver {BATCH} records at a time over mTLS, each \
-             delivery after the one before was acknowledged; an agent may send 20 requests a \
-             second in the long run and 200 at once. A record is a short outage, which is also \
-             folded into the agency's outages. The rows were counted in the store afterwards. The \
-             floor inserts bodies of the same length into one table, {GROUP} a transaction, WAL \
-             and synchronous=FULL. The peer appends to a stream a client, over plain text. {}.",
+            "Agents with a connection each deliver {BATCH} records at a time over mTLS. At full rate \
+             each delivery follows when the one before was acknowledged: all couriers' deliveries \
+             are then under way all the time, and the wait is their number over the rate, which is \
+             given as the floor. Beside them one agent delivers a single record, and the \
+             next one 100 ms after its acknowledgement. At \
+             {PACED_RECORDS_PER_SECOND}/s each courier has its turn, and the wait is counted from \
+             when a delivery was due. An agent may send 20 requests a second in the long run and \
+             200 at once. A record is a short outage, which is also folded into the agency's \
+             outages. The rows were counted in the store afterwards. The floor inserts bodies of \
+             the same length into one table, {GROUP} a transaction, WAL and synchronous=FULL. The \
+             peer appends to a stream a client, over plain text, and folds nothing. The clients \
+             share the processors. {}.",
             notes.join("; ")
         ),
         rows,
     })
 }
 
-struct Delivered {
-    done: Acknowledged,
-    /// Of each courier, the next record's number.
-    next: Vec<u64>,
+async fn measure(n: usize, duration: Duration) -> Result<Measured> {
+    let mut world = World::start(n + 1).await?;
+    let collector = world.pid();
+    let mut couriers: Vec<_> = world.connect().await?.into_iter().map(Courier::new).collect();
+    let alive = couriers.pop().context("one more was connected")?;
+    let clients = std::process::id();
+    let before = [Cost::of(collector)?, Cost::of(clients)?];
+    let (full, lone) =
+        tokio::join!(deliver(&mut couriers, duration, Pace::Full), lone(alive, duration));
+    let (full, lone) = (full?, lone?);
+    let after = [Cost::of(collector)?, Cost::of(clients)?];
+    let cpu = [0, 1].map(|at| per_million(after[at].cpu - before[at].cpu, full.records));
+    let pace = Pace::RecordsPerSecond(PACED_RECORDS_PER_SECOND);
+    let paced = deliver(&mut couriers, duration, pace).await?;
+    drop(couriers);
+    let directory = world.stop().await?;
+    let acknowledged = full.records + lone.records + paced.records;
+    let held = held(&directory.path().join("collector/state/collector.db"))?;
+    ensure!(held.0 == acknowledged, "{acknowledged} were acknowledged and {} are held", held.0);
+    let floor = floor(directory.path(), held.1, duration)?;
+    let redis = Redis::start(directory.path()).await?;
+    let peer = redis.append(n, BATCH, &vec![b'r'; held.1], duration).await?;
+    Ok(Measured { full, lone, cpu, paced, held, floor, peer })
 }
 
-/// Delivers from the given numbers on; with a batch for the pace, all together at the paced rate.
-async fn deliver(
-    clients: &[Arc<Client>],
-    journals: &[Uuid],
-    first: &[u64],
-    duration: Duration,
-    pace: Option<usize>,
-) -> Result<Delivered> {
-    let period = pace.map(|batch| {
-        Duration::from_secs_f64((batch * clients.len()) as f64 / PACED_RECORDS_PER_SECOND as f64)
-    });
-    let mut couriers = JoinSet::new();
-    let began = Instant::now();
-    for (at, client) in clients.iter().enumerate() {
-        let (client, journal, first) = (Arc::clone(client), journals[at], first[at]);
-        // Spread over the period, as agents are.
-        let phase = period.unwrap_or_default().mul_f64(at as f64 / clients.len() as f64);
-        couriers.spawn(async move {
-            courier(&client, journal, first, began + phase, began + duration, period)
-                .await
-                .map(|done| (at, done))
-        });
+impl Measured {
+    fn rows(&self, n: usize) -> [Row; 6] {
+        let Self { full, lone, cpu, paced, held: _, floor, peer } = self;
+        let row = |quantity, value, target, floor, peer| Row {
+            quantity,
+            n,
+            value,
+            target,
+            floor,
+            peer: Some((peer, String::new())),
+        };
+        let under_way_ms = (n * BATCH) as f64 / full.per_second() * 1e3;
+        let p99_ms =
+            |sorted: &[Duration]| percentile(sorted, 0.99).unwrap_or_default().as_secs_f64() * 1e3;
+        let (peer_ms, peer_per_second) = (p99_ms(&peer.latencies), peer.per_second());
+        [
+            row(
+                "durable records / s at full rate",
+                full.per_second(),
+                "≥ 50,000",
+                Floor::Measured(floor[0], "SQLite alone, the most"),
+                peer_per_second,
+            ),
+            row(
+                "collector's CPU-s / million records",
+                cpu[0],
+                "–",
+                Floor::Measured(floor[1], "SQLite alone"),
+                per_million(peer.cpu, peer.records),
+            ),
+            row(
+                "p99 ms of an acknowledgement at full rate",
+                full.p99_ms(),
+                "–",
+                Floor::Measured(under_way_ms, "all that is under way"),
+                peer_ms,
+            ),
+            row(
+                "p99 ms of a lone record meanwhile",
+                lone.p99_ms(),
+                "≤ 100",
+                Floor::Unknown,
+                p99_ms(&peer.lone),
+            ),
+            row(
+                "records / s of 50,000 offered",
+                paced.per_second(),
+                "≥ 49,500",
+                Floor::Unknown,
+                peer_per_second,
+            ),
+            row(
+                "p99 ms of an acknowledgement with 50,000 records / s offered",
+                paced.p99_ms(),
+                "≤ 100",
+                Floor::Unknown,
+                peer_ms,
+            ),
+        ]
     }
-    let mut all = Delivered { done: Acknowledged::default(), next: first.to_vec() };
-    while let Some(done) = couriers.join_next().await {
-        let (at, (next, done)) = done.context("a courier panicked")??;
-        all.done.records += usize::try_from(next - first[at])?;
-        all.done.latencies.extend(done.latencies);
-        all.done.refused += done.refused;
-        all.next[at] = next;
+
+    fn note(&self, n: usize) -> String {
+        let Self { full, lone, cpu, paced, held: (held, body_bytes), floor: _, peer: _ } = self;
+        let busy = |cpu: f64| cpu * full.per_second() / 1e6;
+        format!(
+            "{n} couriers: {held} records of {body_bytes} bytes held as acknowledged, {} deliveries \
+             put off by the agents' rate limit, {} lone records, p50 {:.1} ms; at full rate the \
+             collector kept {:.2} processors busy and the clients {:.2} ({:.1} CPU-s a million)",
+            full.refused + lone.refused + paced.refused,
+            lone.records,
+            percentile(&lone.latencies, 0.5).unwrap_or_default().as_secs_f64() * 1e3,
+            busy(cpu[0]),
+            busy(cpu[1]),
+            cpu[1],
+        )
     }
-    all.done.elapsed = began.elapsed();
-    all.done.latencies.sort_unstable();
-    Ok(all)
 }
 
-async fn courier(
-    client: &Client,
-    journal: Uuid,
-    first: u64,
-    mut due: Instant,
-    end: Instant,
-    period: Option<Duration>,
-) -> Result<(u64, Acknowledged)> {
-    let mut next = first;
-    let mut done = Acknowledged::default();
-    while Instant::now() < end {
-        if let Some(period) = period {
-            tokio::time::sleep_until(due.into()).await;
-            due += period;
-        }
-        let records = (next..next + BATCH as u64).map(|seq| record(seq, 1)).collect();
-        let sent = Instant::now();
-        match client.deliver(Delivery { journal_id: journal, first_seq: 1, records }).await {
-            Ok(acknowledged) => {
-                ensure!(acknowledged == next + BATCH as u64 - 1, "only {acknowledged} is durable");
-                done.latencies.push(sent.elapsed());
-                next = acknowledged + 1;
-            }
-            Err(refusal) if refusal.code() == tonic::Code::ResourceExhausted => {
-                done.refused += 1;
-                tokio::time::sleep(REFUSED_PAUSE).await;
-            }
-            Err(refusal) => return Err(refusal).context("deliver records"),
-        }
-    }
-    Ok((next, done))
+fn per_million(cpu: Duration, records: usize) -> f64 {
+    cpu.as_secs_f64() * 1e6 / records.max(1) as f64
 }
 
 /// Records in the store, and the mean length of their bodies.
@@ -214,8 +187,9 @@ fn held(store: &Path) -> Result<(usize, usize)> {
     Ok((usize::try_from(count)?, usize::try_from(bytes)?))
 }
 
-/// Rows a second that SQLite makes durable with nothing around it.
-fn floor(directory: &Path, body_bytes: usize, duration: Duration) -> Result<f64> {
+/// Rows a second that SQLite makes durable with nothing around it, and its processor seconds for a
+/// million.
+fn floor(directory: &Path, body_bytes: usize, duration: Duration) -> Result<[f64; 2]> {
     let mut store =
         Connection::open(directory.join("floor.db")).context("open the floor's file")?;
     store.pragma_update(None, "journal_mode", "wal")?;
@@ -224,6 +198,7 @@ fn floor(directory: &Path, body_bytes: usize, duration: Duration) -> Result<f64>
         "CREATE TABLE records (seq INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT",
     )?;
     let body = "r".repeat(body_bytes);
+    let before = Cost::of(std::process::id())?;
     let began = Instant::now();
     let mut rows = 0;
     while began.elapsed() < duration {
@@ -236,5 +211,7 @@ fn floor(directory: &Path, body_bytes: usize, duration: Duration) -> Result<f64>
         transaction.commit()?;
         rows += GROUP;
     }
-    Ok(rows as f64 / began.elapsed().as_secs_f64())
+    let rate = rows as f64 / began.elapsed().as_secs_f64();
+    let cpu = Cost::of(std::process::id())?.cpu - before.cpu;
+    Ok([rate, per_million(cpu, rows)])
 }

@@ -13,13 +13,16 @@ use tokio::task::JoinSet;
 
 use super::tls::PEER;
 use crate::collector::free_port;
+use crate::cost::Cost;
 use crate::program::Program;
 use crate::wait;
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// From an acknowledgement to the next record of the client that has one at a time.
+const LONE_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Redis {
-    _process: Program,
+    process: Program,
     address: SocketAddr,
 }
 
@@ -27,8 +30,18 @@ pub(super) struct Redis {
 pub(super) struct Appended {
     pub(super) records: usize,
     pub(super) elapsed: Duration,
-    /// Of each batch.
+    /// Of each batch, shortest first.
     pub(super) latencies: Vec<Duration>,
+    /// Of each record of the client that has one at a time, shortest first.
+    pub(super) lone: Vec<Duration>,
+    /// Its processor time.
+    pub(super) cpu: Duration,
+}
+
+impl Appended {
+    pub(super) fn per_second(&self) -> f64 {
+        self.records as f64 / self.elapsed.as_secs_f64()
+    }
 }
 
 impl Redis {
@@ -50,10 +63,11 @@ impl Redis {
             }
         });
         listens.await?;
-        Ok(Self { _process: process, address })
+        Ok(Self { process, address })
     }
 
-    /// Appends batches on as many connections, each after the one before was acknowledged.
+    /// Appends batches on as many connections, each after the one before was acknowledged, and on
+    /// one more connection a record now and then.
     pub(super) async fn append(
         &self,
         clients: usize,
@@ -61,33 +75,30 @@ impl Redis {
         record: &[u8],
         duration: Duration,
     ) -> Result<Appended> {
+        let before = Cost::of(self.process.pid())?;
         let mut appending = JoinSet::new();
         let began = Instant::now();
         for client in 0..clients {
-            let (address, request) = (self.address, request(client, batch, record));
-            appending.spawn(async move {
-                let mut stream = TcpStream::connect(address).await.context("connect")?;
-                stream.set_nodelay(true)?;
-                let mut latencies = Vec::new();
-                while began.elapsed() < duration {
-                    let sent = Instant::now();
-                    stream.write_all(&request).await?;
-                    answers(&mut stream, batch).await?;
-                    latencies.push(sent.elapsed());
-                }
-                anyhow::Ok(latencies)
-            });
+            let request = request(client, batch, record);
+            appending.spawn(append(self.address, request, batch, Duration::ZERO, began + duration));
         }
+        let lone = request(clients, 1, record);
+        let lone = append(self.address, lone, 1, LONE_PAUSE, began + duration);
+        let lone = tokio::spawn(lone);
         let mut latencies = Vec::new();
         while let Some(client) = appending.join_next().await {
             latencies.extend(client.context("an appending task panicked")??);
         }
         let elapsed = began.elapsed();
+        let mut lone = lone.await.context("an appending task panicked")??;
+        let cpu = Cost::of(self.process.pid())?.cpu - before.cpu;
         latencies.sort_unstable();
+        lone.sort_unstable();
         let records = latencies.len() * batch;
-        let held = self.held(clients).await?;
-        ensure!(held == records, "{records} were acknowledged and {held} are held");
-        Ok(Appended { records, elapsed, latencies })
+        let acknowledged = records + lone.len();
+        let held = self.held(clients + 1).await?;
+        ensure!(held == acknowledged, "{acknowledged} were acknowledged and {held} are held");
+        Ok(Appended { records, elapsed, latencies, lone, cpu })
     }
 
     async fn held(&self, clients: usize) -> Result<usize> {
@@ -102,6 +113,28 @@ impl Redis {
         }
         Ok(held)
     }
+}
+
+/// Appends, each request so long after the one before was acknowledged. Answers how long each
+/// acknowledgement took.
+async fn append(
+    address: SocketAddr,
+    request: Vec<u8>,
+    batch: usize,
+    pause: Duration,
+    end: Instant,
+) -> Result<Vec<Duration>> {
+    let mut stream = TcpStream::connect(address).await.context("connect")?;
+    stream.set_nodelay(true)?;
+    let mut latencies = Vec::new();
+    while Instant::now() < end {
+        let sent = Instant::now();
+        stream.write_all(&request).await?;
+        answers(&mut stream, batch).await?;
+        latencies.push(sent.elapsed());
+        tokio::time::sleep(pause).await;
+    }
+    Ok(latencies)
 }
 
 fn key(client: usize) -> String {
