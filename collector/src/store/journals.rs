@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::outages::{self, Step};
+use super::sqlite::Lane;
 use super::{ROWS_MAX, Store, StoreError, from_unix_ms, postures, unix_ms};
 use crate::posture::{MachinePosture, Order};
 
@@ -125,7 +126,9 @@ impl Store {
     /// # Errors
     /// When the store cannot be written; then nothing of the delivery was taken.
     pub async fn deliver(&self, delivery: JournalDelivery) -> Result<Delivered, StoreError> {
-        self.write(delivery.rows.len(), move |connection| take(connection, &delivery)).await
+        let records = delivery.rows.len();
+        let lane = Lane::of_delivery(records);
+        self.write_in(lane, records, move |connection| take(connection, &delivery)).await
     }
 
     /// Newest records of an agent.
@@ -175,7 +178,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be written.
     pub async fn prune(&self, oldest: SystemTime) -> Result<bool, StoreError> {
-        self.write(1, move |connection| {
+        self.write_in(Lane::Backlog, 1, move |connection| {
             let records = connection.execute(
                 "DELETE FROM records WHERE (journal, seq) IN
                      (SELECT journal, seq FROM records WHERE received_ms < ?1 LIMIT ?2)",

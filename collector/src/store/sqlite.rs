@@ -1,9 +1,11 @@
-//! SQLite with one writer and one reader, each a thread with a bounded queue of jobs.
+//! SQLite with one writer and one reader, each a thread with a bounded [`queue`] of jobs.
 //!
 //! The writer commits in groups: whatever waits in the queue joins the transaction that is open,
 //! up to [`GROUP_RECORDS_MAX`] records or [`GROUP_TIME_MAX`]; then it commits once and answers
 //! all of them. Each job runs in its own savepoint, so that one that fails takes no other with
 //! it. With nothing waiting, a job is committed at once.
+
+mod queue;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,18 +13,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use self::queue::{Job, Queue, Run, Settle, Waiting};
 use super::{StoreError, schema};
+
+pub(super) use self::queue::Lane;
 
 /// Records of one commit: 318,000 a second at this size, and no gain beyond.
 const GROUP_RECORDS_MAX: usize = 1_024;
 /// Time for which a transaction is kept open for further jobs.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
-/// Jobs that may wait: with 256 records each, some 64 MB at the worst.
-const QUEUE_MAX: usize = 512;
-/// How long a caller waits for room in the queue.
-const QUEUE_WAIT: Duration = Duration::from_secs(2);
 /// How long a caller waits for its answer; a backup takes as long as the file is large.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 /// How long SQLite waits for a lock that another process holds, such as an operator's shell.
@@ -37,21 +38,11 @@ const PROOF: &str = "INSERT INTO meta (key, content, version) VALUES ('proof', '
 /// Pages copied by a backup before the reader's other callers would be served; 4 MiB.
 const BACKUP_PAGES: i32 = 1_024;
 
-type Settle = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// Given no connection, a job is answered without having been run.
-type Run = Box<dyn FnOnce(Result<&Connection, StoreError>) -> (bool, Settle) + Send>;
-
-struct Job {
-    run: Run,
-    records: usize,
-    queued: Instant,
-}
-
 /// The store, for everyone who asks it. Clones share it; it closes when the last is dropped.
 #[derive(Clone)]
 pub struct Store {
-    writes: mpsc::Sender<Job>,
-    reads: mpsc::Sender<Job>,
+    writes: Queue,
+    reads: Queue,
     health: Arc<Health>,
 }
 
@@ -86,7 +77,7 @@ pub struct Opened {
 /// One of the store's loops.
 pub struct StoreThread {
     connection: Connection,
-    jobs: mpsc::Receiver<Job>,
+    jobs: Waiting,
     health: Option<Arc<Health>>,
 }
 
@@ -102,8 +93,8 @@ impl Store {
         schema::migrate(&mut writer)?;
         let reader = connect(path).map_err(failed)?;
         reader.pragma_update(None, "query_only", true).map_err(failed)?;
-        let (writes, write_jobs) = mpsc::channel(QUEUE_MAX);
-        let (reads, read_jobs) = mpsc::channel(QUEUE_MAX);
+        let (writes, write_jobs) = queue::queue();
+        let (reads, read_jobs) = queue::queue();
         let health = Arc::new(Health {
             base: Instant::now(),
             up: AtomicBool::new(true),
@@ -121,13 +112,23 @@ impl Store {
         self.health.at(Instant::now())
     }
 
-    /// Runs a change; the answer comes when it is durable.
+    /// Runs a change that somebody looks at; the answer comes when it is durable.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         records: usize,
         change: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        submit(&self.writes, records, change).await
+        self.write_in(Lane::Prompt, records, change).await
+    }
+
+    /// Runs a change of a lane; the answer comes when it is durable.
+    pub(super) async fn write_in<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        records: usize,
+        change: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        submit(&self.writes, lane, records, change).await
     }
 
     /// Runs a change, and `then` as soon as it is durable, whether or not the caller still waits:
@@ -137,7 +138,7 @@ impl Store {
         change: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
         then: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T, StoreError> {
-        submit_then(&self.writes, 1, change, then).await
+        submit_then(&self.writes, Lane::Prompt, 1, change, then).await
     }
 
     /// Leaves a change for later, without waiting for it or for room. Whoever calls this has
@@ -158,8 +159,9 @@ impl Store {
             });
             (good, settle)
         });
-        if self.writes.try_send(Job { run, records: 1, queued: Instant::now() }).is_err() {
-            tracing::error!(what, "a change was not stored: too much waits for the store");
+        if let Err(error) = self.writes.try_send(Lane::Prompt, 1, run) {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, what, "a change was not stored");
         }
     }
 
@@ -168,7 +170,7 @@ impl Store {
         &self,
         question: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        submit(&self.reads, 0, question).await
+        submit(&self.reads, Lane::Prompt, 0, question).await
     }
 
     /// Version of a piece of content that is told to agents: grows when the content changes.
@@ -212,15 +214,17 @@ impl std::fmt::Debug for Store {
 }
 
 async fn submit<T: Send + 'static>(
-    queue: &mpsc::Sender<Job>,
+    queue: &Queue,
+    lane: Lane,
     records: usize,
     work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    submit_then(queue, records, work, |_| ()).await
+    submit_then(queue, lane, records, work, |_| ()).await
 }
 
 async fn submit_then<T: Send + 'static>(
-    queue: &mpsc::Sender<Job>,
+    queue: &Queue,
+    lane: Lane,
     records: usize,
     work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     then: impl FnOnce(&T) + Send + 'static,
@@ -239,11 +243,7 @@ async fn submit_then<T: Send + 'static>(
         });
         (good, settle)
     });
-    let job = Job { run, records, queued: Instant::now() };
-    queue.send_timeout(job, QUEUE_WAIT).await.map_err(|error| match error {
-        mpsc::error::SendTimeoutError::Timeout(_) => StoreError::Overloaded,
-        mpsc::error::SendTimeoutError::Closed(_) => StoreError::Stopped,
-    })?;
+    queue.send(lane, records, run).await?;
     match tokio::time::timeout(ANSWER_WAIT, answer).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(StoreError::Stopped),
@@ -259,7 +259,7 @@ impl StoreThread {
 
     /// Does jobs until every handle has been dropped. Blocks; give it a thread.
     pub fn run(mut self) {
-        while let Some(first) = self.jobs.blocking_recv() {
+        while let Some(first) = self.jobs.first() {
             match self.health.clone() {
                 Some(health) => self.group(first, &health),
                 None => {
@@ -278,7 +278,8 @@ impl StoreThread {
     }
 
     fn group(&mut self, first: Job, health: &Health) {
-        health.waits_since(first.queued);
+        let oldest = self.jobs.oldest().map_or(first.queued, |oldest| oldest.min(first.queued));
+        health.waits_since(oldest);
         let mut settles = Vec::new();
         let began = Instant::now();
         let proof = (!health.up.load(Ordering::Relaxed)).then_some(PROOF);
@@ -319,9 +320,10 @@ impl StoreThread {
             }
         };
         let mut next = Some(first);
-        let mut records = 0;
+        let (mut records, mut has_backlog) = (0, false);
         while let Some(job) = next.take() {
             records += job.records.max(1);
+            has_backlog |= job.is_backlog();
             let begun = transaction.execute_batch("SAVEPOINT job").map_err(StoreError::from);
             let (good, settle) = (job.run)(begun.map(|()| &*transaction));
             settles.push(settle);
@@ -329,9 +331,8 @@ impl StoreThread {
                 true => "RELEASE job",
                 false => "ROLLBACK TO job; RELEASE job",
             })?;
-            if records < GROUP_RECORDS_MAX && began.elapsed() < GROUP_TIME_MAX {
-                next = self.jobs.try_recv().ok();
-            }
+            let is_full = records >= GROUP_RECORDS_MAX || began.elapsed() >= GROUP_TIME_MAX;
+            next = self.jobs.join(is_full, has_backlog);
         }
         Ok(transaction.commit()?)
     }
