@@ -19,6 +19,7 @@ mod laws;
 mod outages;
 mod policies;
 mod postures;
+mod receipts;
 mod rosters;
 mod schema;
 mod sqlite;

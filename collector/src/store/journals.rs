@@ -6,19 +6,20 @@
 //! another one is a sign that the agent's disk was put back to an older state: nothing is taken of
 //! such a delivery, and the agent is told to begin another journal with what is new.
 
+mod body;
+
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::agency::AgentId;
-use haidang_proto::model::posture::{CheckSet, Outcome, PostureSnapshot};
-use haidang_proto::model::record::{Event, Moment, Receipt, Record};
-use haidang_proto::model::verdict::Verdict;
+use haidang_proto::model::posture::PostureSnapshot;
+use haidang_proto::model::record::{Event, Receipt, Record};
 use rusqlite::{Connection, OptionalExtension, params};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::outages::{self, Step};
+use super::outages::{self, Fold, Step};
+use super::postures::Machine;
 use super::sqlite::Lane;
-use super::{ROWS_MAX, Store, StoreError, from_unix_ms, postures, unix_ms};
+use super::{ROWS_MAX, Store, StoreError, from_unix_ms, receipts, unix_ms};
 use crate::posture::{MachinePosture, Order};
 
 /// Journals of one agent: a new one is begun only when the former was damaged or the agent
@@ -104,16 +105,13 @@ impl JournalRow {
             Event::Posture(snapshot) => Some(snapshot.clone()),
             Event::Transition(_) | Event::Started { .. } | Event::ShortOutage { .. } => None,
         };
-        let (kind, event) = event_json(event);
-        let boottime_ms = millis(at.boottime);
-        let body = json!({ "boot_id": at.boot_id, "boottime_ms": boottime_ms, "event": event });
         Some(Self {
             seq: i64::try_from(*seq).ok()?,
             at_ms: unix_ms(at.wall),
             boot_id: at.boot_id,
-            boottime_ms: i64::try_from(boottime_ms).ok()?,
-            kind,
-            body: body.to_string(),
+            boottime_ms: i64::try_from(millis(at.boottime)).ok()?,
+            kind: body::kind(event),
+            body: body::body(record),
             outage: Step::of(record),
             posture,
         })
@@ -163,12 +161,7 @@ impl Store {
     /// # Errors
     /// When the store cannot be read.
     pub async fn oldest_record(&self) -> Result<Option<SystemTime>, StoreError> {
-        self.read(|connection| {
-            let sql = "SELECT min(received_ms) FROM records";
-            let oldest: Option<i64> = connection.query_row(sql, [], |row| row.get(0))?;
-            Ok(oldest.map(from_unix_ms))
-        })
-        .await
+        self.read(|connection| Ok(receipts::oldest(connection)?.map(from_unix_ms))).await
     }
 
     /// Drops records, outages and transitions from before `oldest`, some at a time; the last transition
@@ -179,11 +172,7 @@ impl Store {
     /// When the store cannot be written.
     pub async fn prune(&self, oldest: SystemTime) -> Result<bool, StoreError> {
         self.write_in(Lane::Backlog, 1, move |connection| {
-            let records = connection.execute(
-                "DELETE FROM records WHERE (journal, seq) IN
-                     (SELECT journal, seq FROM records WHERE received_ms < ?1 LIMIT ?2)",
-                params![unix_ms(oldest), PRUNE_ROWS],
-            )?;
+            let more = receipts::prune(connection, oldest, PRUNE_ROWS)?;
             let transitions = connection.execute(
                 "DELETE FROM agency_transitions WHERE id IN
                      (SELECT t.id FROM agency_transitions t WHERE t.at_ms < ?1 AND t.id <
@@ -191,14 +180,12 @@ impl Store {
                       LIMIT ?2)",
                 params![unix_ms(oldest), PRUNE_ROWS],
             )?;
-            let outages = outages::prune(connection, oldest, PRUNE_ROWS)?;
             connection.execute(
                 "DELETE FROM postures WHERE agent IN
                      (SELECT agent FROM identities WHERE state IN ('revoked', 'superseded'))",
                 [],
             )?;
-            let full = PRUNE_ROWS as usize;
-            Ok([records, transitions, outages].contains(&full))
+            Ok(more || transitions == PRUNE_ROWS as usize)
         })
         .await
     }
@@ -218,7 +205,7 @@ pub(super) fn take(
         .optional()?;
     let (id, before) = match known {
         Some(known) => known,
-        None => (begin(connection, &agent, journal)?, 0),
+        None => (begin(connection, &agent, journal, *received)?, 0),
     };
     if let Some(conflicting) = conflict(connection, id, before, rows)? {
         tracing::warn!(
@@ -229,6 +216,8 @@ pub(super) fn take(
         return Ok(Delivered { receipt: receipt(before, Some(conflicting)), posture: None });
     }
     let mut acknowledged = before;
+    let mut outages = Fold::begin(connection, id, *received)?;
+    let mut machine = Machine::new(connection, &agent);
     if *first_seq > before + 1 {
         acknowledged = first_seq - 1;
         connection
@@ -237,8 +226,9 @@ pub(super) fn take(
                  VALUES (?1, ?2, ?3, ?4)",
             )?
             .execute(params![id, before + 1, acknowledged, unix_ms(*received)])?;
-        outages::records_lost(connection, id)?;
+        outages.records_lost()?;
     }
+    let lost_until = acknowledged;
     let mut insert = connection.prepare_cached(
         "INSERT INTO records (journal, seq, received_ms, at_ms, kind, body)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -246,26 +236,26 @@ pub(super) fn take(
     for JournalRow { seq, at_ms, kind, body, outage, posture, boot_id: _, boottime_ms: _ } in rows {
         if *seq == acknowledged + 1 {
             insert.execute(params![id, seq, unix_ms(*received), at_ms, kind, body])?;
-            outage.apply(connection, id, *seq, *received)?;
+            outages.apply(*seq, outage)?;
             acknowledged = *seq;
             if let Some(snapshot) = posture {
                 let order = Order { journal: id, seq: *seq };
-                let written = from_unix_ms(*at_ms);
-                postures::merge(connection, &agent, snapshot, order, written, *received)?;
+                machine.merge(snapshot, order, from_unix_ms(*at_ms), *received)?;
             }
         }
+    }
+    if acknowledged > lost_until {
+        receipts::insert(connection, *received, id, lost_until + 1, acknowledged)?;
     }
     if acknowledged != before {
         connection
             .prepare_cached("UPDATE journals SET acknowledged_seq = ?2 WHERE id = ?1")?
             .execute([id, acknowledged])?;
     }
+    machine.keep()?;
     let has_posture = rows.iter().any(|row| row.posture.is_some());
-    let held = if has_posture { postures::held(connection, &agent)? } else { None };
-    Ok(Delivered {
-        receipt: receipt(acknowledged, None),
-        posture: held.as_ref().map(MachinePosture::from),
-    })
+    let posture = if has_posture { machine.held()?.map(MachinePosture::from) } else { None };
+    Ok(Delivered { receipt: receipt(acknowledged, None), posture })
 }
 
 fn receipt(acknowledged: i64, conflicting: Option<i64>) -> Receipt {
@@ -303,77 +293,25 @@ fn conflict(
     Ok(None)
 }
 
-fn begin(connection: &Connection, agent: &str, journal: &Uuid) -> Result<i64, StoreError> {
+fn begin(
+    connection: &Connection,
+    agent: &str,
+    journal: &Uuid,
+    received: SystemTime,
+) -> Result<i64, StoreError> {
     let count: i64 = connection
         .prepare_cached("SELECT count(*) FROM journals WHERE agent = ?1")?
         .query_row([agent], |row| row.get(0))?;
     if count >= JOURNALS_PER_AGENT_MAX {
         return Err(StoreError::Overloaded);
     }
-    outages::journal_begun(connection, agent)?;
+    outages::journal_begun(connection, agent, received)?;
     connection
         .prepare_cached(
             "INSERT INTO journals (agent, journal, acknowledged_seq) VALUES (?1, ?2, 0)",
         )?
         .execute(params![agent, journal.as_bytes()])?;
     Ok(connection.last_insert_rowid())
-}
-
-fn event_json(event: &Event) -> (&'static str, Value) {
-    match event {
-        Event::Transition(transition) => (
-            "transition",
-            json!({
-                "from": verdict_json(&transition.from),
-                "to": verdict_json(&transition.to),
-                "first_seen": moment_json(&transition.first_seen),
-                "evidence": transition.evidence,
-            }),
-        ),
-        Event::Started { agent_version, previous_stop_was_clean } => (
-            "started",
-            json!({
-                "agent_version": agent_version,
-                "previous_stop_was_clean": previous_stop_was_clean,
-            }),
-        ),
-        Event::ShortOutage { first_seen, bad_cycles, cause } => (
-            "short_outage",
-            json!({
-                "first_seen": moment_json(first_seen),
-                "bad_cycles": bad_cycles,
-                "cause": cause.as_str(),
-            }),
-        ),
-        Event::Posture(snapshot) => ("posture", posture_json(snapshot)),
-    }
-}
-
-/// Which checks a snapshot found bad or could not answer: what a history of them is read for.
-fn posture_json(snapshot: &PostureSnapshot) -> Value {
-    let PostureSnapshot { extent, catalogue_version, machine, results, measures: _, unrecognised } =
-        snapshot;
-    let with = |verdict: fn(&Outcome) -> bool| -> CheckSet {
-        results.iter().filter(|one| verdict(&one.outcome)).map(|one| one.check).collect()
-    };
-    json!({
-        "extent": extent.as_str(),
-        "catalogue_version": catalogue_version,
-        "machine": machine,
-        "fail": with(|outcome| matches!(outcome, Outcome::Fail(_))),
-        "unknown": with(|outcome| matches!(outcome, Outcome::Unknown(_))),
-        "not_applicable": with(|outcome| matches!(outcome, Outcome::NotApplicable)),
-        "pass": with(|outcome| matches!(outcome, Outcome::Pass)).len(),
-        "unrecognised": unrecognised,
-    })
-}
-
-fn verdict_json(verdict: &Verdict) -> Value {
-    json!({ "state": verdict.state(), "cause": verdict.cause() })
-}
-
-fn moment_json(Moment { boot_id, boottime, wall }: &Moment) -> Value {
-    json!({ "boot_id": boot_id, "boottime_ms": millis(*boottime), "unix_ms": unix_ms(*wall) })
 }
 
 fn millis(duration: Duration) -> u64 {

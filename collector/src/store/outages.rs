@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{ROWS_MAX, Store, StoreError, from_unix_ms, parsed, unix_ms};
+use super::{ROWS_MAX, Store, StoreError, from_unix_ms, parsed, receipts, unix_ms};
 
 #[cfg(test)]
 mod tests;
@@ -120,50 +120,133 @@ impl Step {
             }
         }
     }
-
-    /// Applies it to a journal's outages, in the order of the records.
-    pub(super) fn apply(
-        &self,
-        connection: &Connection,
-        journal: i64,
-        seq: i64,
-        received: SystemTime,
-    ) -> Result<(), StoreError> {
-        let open = open(connection, journal)?;
-        match (self, open) {
-            (Self::Down { was_up: false, cause, evidence, .. }, Some(open)) => {
-                if *cause < open.cause {
-                    deepen(connection, open.id, *cause, evidence)?;
-                }
-                Ok(())
-            }
-            (Self::Down { first_bad, cause, evidence, .. }, open) => {
-                if let Some(open) = open {
-                    set(connection, open.id, "ending = 'lost'")?;
-                }
-                insert(connection, journal, seq, received, first_bad, *cause, evidence, None)
-            }
-            (Self::Up { first_good }, Some(open)) => heal(connection, &open, first_good),
-            (Self::Short { first_bad, healed, cause }, _) => {
-                let healed = Some(healed);
-                insert(connection, journal, seq, received, first_bad, *cause, "[]", healed)
-            }
-            (Self::Unwatched, Some(open)) => interrupt(connection, open.id),
-            (Self::Up { .. } | Self::Unwatched, None) | (Self::Other, _) => Ok(()),
-        }
-    }
 }
 
-/// Records of the journal were lost: whatever is open was not watched all the time.
-pub(super) fn records_lost(connection: &Connection, journal: i64) -> Result<(), StoreError> {
-    match open(connection, journal)? {
-        Some(open) => interrupt(connection, open.id),
-        None => Ok(()),
+/// The outages of one journal while a delivery is applied. Which one is open is asked once, and
+/// known from then on.
+pub(super) struct Fold<'a> {
+    connection: &'a Connection,
+    journal: i64,
+    received: SystemTime,
+    open: Option<Open>,
+}
+
+impl<'a> Fold<'a> {
+    /// Begins with what is stored.
+    pub(super) fn begin(
+        connection: &'a Connection,
+        journal: i64,
+        received: SystemTime,
+    ) -> Result<Self, StoreError> {
+        Ok(Self { connection, journal, received, open: open(connection, journal)? })
+    }
+
+    /// Records of the journal were lost: whatever is open was not watched all the time.
+    pub(super) fn records_lost(&self) -> Result<(), StoreError> {
+        match &self.open {
+            Some(open) => interrupt(self.connection, open.id),
+            None => Ok(()),
+        }
+    }
+
+    /// Applies a record's step, in the order of the records.
+    pub(super) fn apply(&mut self, seq: i64, step: &Step) -> Result<(), StoreError> {
+        match (step, &mut self.open) {
+            (Step::Down { was_up: false, cause, evidence, .. }, Some(open)) => {
+                if *cause < open.cause {
+                    deepen(self.connection, open.id, *cause, evidence)?;
+                    open.cause = *cause;
+                }
+            }
+            (Step::Down { first_bad, cause, evidence, .. }, open) => {
+                if let Some(open) = open.take() {
+                    set(self.connection, open.id, "ending = 'lost'")?;
+                    self.ended(&open)?;
+                }
+                let id = self.insert(seq, first_bad, *cause, evidence, None)?;
+                self.open = Some(Open {
+                    id,
+                    earlier: None,
+                    began_ms: unix_ms(first_bad.wall),
+                    boot: first_bad.boot_id,
+                    boottime_ms: boottime_ms(first_bad),
+                    cause: *cause,
+                });
+            }
+            (Step::Up { first_good }, open) => {
+                if let Some(open) = open.take() {
+                    heal(self.connection, &open, first_good)?;
+                    self.ended(&open)?;
+                }
+            }
+            (Step::Short { first_bad, healed, cause }, _) => {
+                self.insert(seq, first_bad, *cause, "[]", Some(healed))?;
+            }
+            (Step::Unwatched, Some(open)) => interrupt(self.connection, open.id)?,
+            (Step::Unwatched, None) | (Step::Other, _) => {}
+        }
+        Ok(())
+    }
+
+    /// What began in this delivery is dropped with it, and what began earlier with its end.
+    fn ended(&self, open: &Open) -> Result<(), StoreError> {
+        match open.earlier {
+            Some(seq) => receipts::insert(self.connection, self.received, self.journal, seq, seq),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers the outage's id.
+    fn insert(
+        &self,
+        seq: i64,
+        first_bad: &Moment,
+        cause: DownCause,
+        evidence: &str,
+        healed: Option<&Moment>,
+    ) -> Result<i64, StoreError> {
+        let boottime_ms = boottime_ms(first_bad);
+        let began_ms = unix_ms(first_bad.wall);
+        let lasted = healed.map(|end| lasted_ms(began_ms, first_bad.boot_id, boottime_ms, end));
+        self.connection
+            .prepare_cached(
+                "INSERT INTO outages (journal, seq, received_ms, began_ms, began_boot,
+                     began_boottime_ms, ending, ended_ms, lasted_ms, cause, evidence, short,
+                     interrupted)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0)",
+            )?
+            .execute(params![
+                self.journal,
+                seq,
+                unix_ms(self.received),
+                began_ms,
+                first_bad.boot_id.as_bytes(),
+                boottime_ms,
+                if healed.is_some() { "healed" } else { "open" },
+                healed.map(|healed| unix_ms(healed.wall)),
+                lasted,
+                cause.as_str(),
+                evidence,
+                healed.is_some(),
+            ])?;
+        Ok(self.connection.last_insert_rowid())
     }
 }
 
 /// The agent has begun another journal: nothing more comes from its former ones.
-pub(super) fn journal_begun(connection: &Connection, agent: &str) -> Result<(), StoreError> {
+pub(super) fn journal_begun(
+    connection: &Connection,
+    agent: &str,
+    received: SystemTime,
+) -> Result<(), StoreError> {
+    let mut open = connection.prepare_cached(
+        "SELECT journal, seq FROM outages WHERE ending = 'open'
+             AND journal IN (SELECT id FROM journals WHERE agent = ?1)",
+    )?;
+    let open = open.query_map([agent], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    for (journal, seq) in open.collect::<Result<Vec<_>, _>>()? {
+        receipts::insert(connection, received, journal, seq, seq)?;
+    }
     connection
         .prepare_cached(
             "UPDATE outages SET ending = 'lost', interrupted = 1 WHERE ending = 'open'
@@ -171,19 +254,6 @@ pub(super) fn journal_begun(connection: &Connection, agent: &str) -> Result<(), 
         )?
         .execute([agent])?;
     Ok(())
-}
-
-/// Drops outages that are over and were told before `oldest`.
-pub(super) fn prune(
-    connection: &Connection,
-    oldest: SystemTime,
-    rows_max: u32,
-) -> Result<usize, StoreError> {
-    Ok(connection.execute(
-        "DELETE FROM outages WHERE id IN
-             (SELECT id FROM outages WHERE received_ms < ?1 AND ending <> 'open' LIMIT ?2)",
-        params![unix_ms(oldest), rows_max],
-    )?)
 }
 
 impl Store {
@@ -222,6 +292,8 @@ impl Store {
 
 struct Open {
     id: i64,
+    /// The record that began it, when that is of an earlier delivery.
+    earlier: Option<i64>,
     began_ms: i64,
     boot: Uuid,
     boottime_ms: i64,
@@ -231,55 +303,19 @@ struct Open {
 fn open(connection: &Connection, journal: i64) -> Result<Option<Open>, StoreError> {
     let found = connection
         .prepare_cached(
-            "SELECT id, began_ms, began_boot, began_boottime_ms, cause FROM outages
+            "SELECT id, seq, began_ms, began_boot, began_boottime_ms, cause FROM outages
              WHERE journal = ?1 AND ending = 'open'",
         )?
         .query_row([journal], |row| {
-            let cause: String = row.get(4)?;
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, cause))
+            let cause: String = row.get(5)?;
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, cause))
         })
         .optional()?;
-    let Some((id, began_ms, boot, boottime_ms, cause)) = found else { return Ok(None) };
+    let Some((id, seq, began_ms, boot, boottime_ms, cause)) = found else { return Ok(None) };
     let known = DownCause::ALL.iter().copied().find(|known| known.as_str() == cause);
     let cause = known.ok_or(StoreError::Damaged { what: "outage's cause", value: cause })?;
-    Ok(Some(Open { id, began_ms, boot: Uuid::from_bytes(boot), boottime_ms, cause }))
-}
-
-#[expect(clippy::too_many_arguments, reason = "the columns of one row")]
-fn insert(
-    connection: &Connection,
-    journal: i64,
-    seq: i64,
-    received: SystemTime,
-    first_bad: &Moment,
-    cause: DownCause,
-    evidence: &str,
-    healed: Option<&Moment>,
-) -> Result<(), StoreError> {
-    let boottime_ms = boottime_ms(first_bad);
-    let began_ms = unix_ms(first_bad.wall);
-    let lasted = healed.map(|healed| lasted_ms(began_ms, first_bad.boot_id, boottime_ms, healed));
-    connection
-        .prepare_cached(
-            "INSERT INTO outages (journal, seq, received_ms, began_ms, began_boot,
-                 began_boottime_ms, ending, ended_ms, lasted_ms, cause, evidence, short, interrupted)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0)",
-        )?
-        .execute(params![
-            journal,
-            seq,
-            unix_ms(received),
-            began_ms,
-            first_bad.boot_id.as_bytes(),
-            boottime_ms,
-            if healed.is_some() { "healed" } else { "open" },
-            healed.map(|healed| unix_ms(healed.wall)),
-            lasted,
-            cause.as_str(),
-            evidence,
-            healed.is_some(),
-        ])?;
-    Ok(())
+    let (earlier, boot) = (Some(seq), Uuid::from_bytes(boot));
+    Ok(Some(Open { id, earlier, began_ms, boot, boottime_ms, cause }))
 }
 
 fn heal(connection: &Connection, open: &Open, first_good: &Moment) -> Result<(), StoreError> {

@@ -36,35 +36,69 @@ pub(crate) fn postures(
     Ok(postures)
 }
 
-/// Merges a snapshot into what is held of its machine.
-pub(super) fn merge(
-    connection: &Connection,
-    agent: &str,
-    snapshot: &PostureSnapshot,
-    order: Order,
-    written: SystemTime,
-    received: SystemTime,
-) -> Result<(), StoreError> {
-    let before = held(connection, agent)?;
-    let merged = HeldPosture::merged(before, snapshot, order, written, received);
-    let body = serde_json::to_string(&merged).map_err(|error| StoreError::Damaged {
-        what: "posture that cannot be written",
-        value: error.to_string(),
-    })?;
-    connection
-        .prepare_cached(
-            "INSERT INTO postures (agent, body) VALUES (?1, ?2)
-             ON CONFLICT (agent) DO UPDATE SET body = ?2",
-        )?
-        .execute(params![agent, body])?;
-    Ok(())
+/// What is held of a machine while a delivery is applied: read once, and written once.
+pub(super) struct Machine<'a> {
+    connection: &'a Connection,
+    agent: &'a str,
+    /// `None` as long as it was not read.
+    held: Option<Option<HeldPosture>>,
+    is_changed: bool,
+}
+
+impl<'a> Machine<'a> {
+    pub(super) fn new(connection: &'a Connection, agent: &'a str) -> Self {
+        Self { connection, agent, held: None, is_changed: false }
+    }
+
+    /// Merges a snapshot into it.
+    pub(super) fn merge(
+        &mut self,
+        snapshot: &PostureSnapshot,
+        order: Order,
+        written: SystemTime,
+        received: SystemTime,
+    ) -> Result<(), StoreError> {
+        let before = self.read()?.take();
+        self.held = Some(Some(HeldPosture::merged(before, snapshot, order, written, received)));
+        self.is_changed = true;
+        Ok(())
+    }
+
+    /// What is held now.
+    pub(super) fn held(&mut self) -> Result<Option<&HeldPosture>, StoreError> {
+        Ok(self.read()?.as_ref())
+    }
+
+    /// Writes what was merged.
+    pub(super) fn keep(&mut self) -> Result<(), StoreError> {
+        let Some(Some(held)) = self.held.as_ref().filter(|_| self.is_changed) else {
+            return Ok(());
+        };
+        let body = serde_json::to_string(held).map_err(|error| StoreError::Damaged {
+            what: "posture that cannot be written",
+            value: error.to_string(),
+        })?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO postures (agent, body) VALUES (?1, ?2)
+                 ON CONFLICT (agent) DO UPDATE SET body = ?2",
+            )?
+            .execute(params![self.agent, body])?;
+        self.is_changed = false;
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<&mut Option<HeldPosture>, StoreError> {
+        let known = match self.held.take() {
+            Some(known) => known,
+            None => held(self.connection, self.agent)?,
+        };
+        Ok(self.held.insert(known))
+    }
 }
 
 /// What is held of a machine.
-pub(super) fn held(
-    connection: &Connection,
-    agent: &str,
-) -> Result<Option<HeldPosture>, StoreError> {
+fn held(connection: &Connection, agent: &str) -> Result<Option<HeldPosture>, StoreError> {
     let body: Option<String> = connection
         .prepare_cached("SELECT body FROM postures WHERE agent = ?1")?
         .query_row([agent], |row| row.get(0))

@@ -149,6 +149,22 @@ const MIGRATIONS: &[&str] = &[
         SELECT agency, json_object('score_min', score_min), '', '', 0, 1 FROM posture_policies;
     DROP TABLE posture_policies;
 ",
+    "
+    CREATE TABLE receipts (
+        received_ms INTEGER NOT NULL,
+        journal     INTEGER NOT NULL REFERENCES journals (id),
+        first_seq   INTEGER NOT NULL,
+        last_seq    INTEGER NOT NULL,
+        PRIMARY KEY (received_ms, journal, first_seq)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO receipts
+        SELECT received_ms, journal, min(seq), max(seq) FROM
+            (SELECT received_ms, journal, seq FROM records
+             UNION ALL SELECT received_ms, journal, seq FROM outages)
+        GROUP BY received_ms, journal;
+    DROP INDEX records_by_receipt;
+    DROP INDEX outages_by_receipt;
+",
 ];
 
 /// Brings a store to this program's schema.
@@ -196,3 +212,6 @@ pub(super) fn content_of(connection: &Connection, key: &str) -> Result<Option<St
     let sql = "SELECT content FROM meta WHERE key = ?1";
     Ok(connection.query_row(sql, [key], |row| row.get(0)).optional()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-use haidang_proto::model::record::Delivery;
+use haidang_proto::model::record::{Delivery, Moment};
 
 use super::super::schema::migrate;
 use super::*;
