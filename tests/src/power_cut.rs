@@ -30,12 +30,15 @@ use crate::figures;
 
 use self::disk::{Disk, Files, Loss};
 use self::recording::Operation;
-use self::writer::{JOURNALS, STORE, journal_id, mark};
+use self::writer::{JOURNALS, SESSIONS, STORE, journal_id, mark};
 
 pub use self::writer::write;
 
 /// Files in memory: thousands of stores are opened, and what they sync is of no interest.
 const MEMORY: &str = "/dev/shm";
+/// With so many deliveries the log reaches the thousand pages at which SQLite merges it, within
+/// each session; some 8,000 operations.
+pub const DELIVERIES: u32 = 50;
 /// With syncs left out, so many of the cuts are tried: most of them fail.
 const CONTROL_CUTS: usize = 50;
 
@@ -62,6 +65,9 @@ pub struct Outcome {
     pub operations: usize,
     /// Of these, syncs of files and of the directory.
     pub syncs: [usize; 2],
+    /// Times that the log was merged into the store's file: at the end of each session, and within
+    /// one as often as the log has grown to SQLite's thousand pages.
+    pub checkpoints: usize,
     /// Acknowledgements.
     pub acknowledgements: usize,
     /// Records that were acknowledged at the end.
@@ -118,16 +124,34 @@ pub fn run(plan: Plan) -> Result<Outcome> {
     }
     let acknowledgements = count(|one| matches!(one, Operation::Acknowledged { .. }));
     ensure!(acknowledgements > 0, "nothing was acknowledged");
+    let checkpoints = checkpoints(&operations);
+    let sessions = usize::try_from(SESSIONS)?;
+    let least = if plan.deliveries >= DELIVERIES { sessions + 1 } else { sessions };
+    ensure!(checkpoints >= least, "the log was merged {checkpoints} times, {least} are expected");
     Ok(Outcome {
         plan,
         operations: operations.len() - acknowledgements,
         syncs: [count(file_sync), count(directory_sync)],
+        checkpoints,
         acknowledgements,
         records: acknowledged.iter().sum(),
         cuts,
         controls,
         took: began.elapsed(),
     })
+}
+
+/// How often the store's file itself is written after its log was.
+fn checkpoints(operations: &[Operation]) -> usize {
+    let written: Vec<_> = operations
+        .iter()
+        .filter_map(|operation| match operation {
+            Operation::Wrote { file, .. } => Some(file.as_str()),
+            _ => None,
+        })
+        .collect();
+    let merges = |pair: &&[&str]| pair[0].ends_with("-wal") && pair[1] == STORE;
+    written.windows(2).filter(merges).count()
 }
 
 /// Where stores are laid out and opened.
@@ -258,6 +282,7 @@ impl Outcome {
             ("operations on files", self.operations.to_string()),
             ("syncs of files", self.syncs[0].to_string()),
             ("syncs of the directory", self.syncs[1].to_string()),
+            ("merges of the log into the file", self.checkpoints.to_string()),
             ("acknowledgements", self.acknowledgements.to_string()),
             ("records acknowledged at the end", self.records.to_string()),
             ("power cuts", self.cuts.to_string()),

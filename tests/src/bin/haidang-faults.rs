@@ -37,10 +37,10 @@ enum Task {
     /// Cut the power after every operation of the store on its files. Needs strace.
     PowerCut {
         /// Deliveries of each of three journals in each of two sessions.
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, default_value_t = power_cut::DELIVERIES)]
         deliveries: u32,
         /// Cuts after each operation that lose things at random.
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = 2)]
         random_losses: u32,
         /// Repeats deliveries and losses; drawn when it is not given.
         #[arg(long)]

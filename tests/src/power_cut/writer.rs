@@ -21,7 +21,7 @@ pub(super) const ACKNOWLEDGED: &str = "ack ";
 /// Journals that are delivered at the same time, and share commits.
 pub(super) const JOURNALS: usize = 3;
 /// The store is opened, filled and closed so many times: each beginning and each end is recorded.
-const SESSIONS: u32 = 2;
+pub(super) const SESSIONS: u32 = 2;
 /// Records of one delivery at most.
 const BATCH_MAX: u64 = 24;
 
