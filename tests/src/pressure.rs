@@ -317,7 +317,8 @@ impl Outcome {
             "{} agents report every {} s to the collector ({build} build), on the same cores. \
              Posture: each sends all of it, texts at their longest, every 400 ms beside its reports, \
              ten times as often as an agent delivers at its fastest; {STRANGERS} identities beside \
-             them ask 200 times a second each, ten times what the collector takes of one. Backlog: \
+             them ask up to 200 times a second each, ten times what the collector takes of one, \
+             eight at a time that wait for their answers: what came of it is in the table. Backlog: \
              {} agents at once deliver the {} records of {} busy days, each batch as soon as the one \
              before was answered. Readers: {} connections ask for metrics, API and page and never \
              read, from Prometheus' own address too, and come back when they are sent away; \
