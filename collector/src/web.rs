@@ -64,7 +64,12 @@ impl Web {
 
 /// Every path, behind the guard.
 pub fn router(web: Web, guard: Guard) -> Router {
+    let from_store = Router::new()
+        .route("/api/v1/agencies/{id}/outages", get(outages::of_agency))
+        .route("/api/v1/agents/{id}/posture", get(posture::of_agent))
+        .route("/api/v1/transitions", get(history::transitions));
     let router = Router::new()
+        .merge(guard::within_room(from_store, guard.clone()))
         .route("/", get(page::index))
         .route("/style.css", get(page::style))
         .route("/metrics", get(exposition))
@@ -74,11 +79,8 @@ pub fn router(web: Web, guard: Guard) -> Router {
         .route("/api/v1/agencies", get(agencies::list))
         .route("/api/v1/agencies/{id}", get(agencies::one))
         .route("/api/v1/agencies/{id}/agents", get(agents::of_agency))
-        .route("/api/v1/agencies/{id}/outages", get(outages::of_agency))
         .route("/api/v1/agencies/{id}/posture", get(posture::of_agency))
         .route("/api/v1/agents", get(agents::list))
-        .route("/api/v1/agents/{id}/posture", get(posture::of_agent))
-        .route("/api/v1/transitions", get(history::transitions))
         .route("/api/v1/goals", get(goals::list))
         .fallback(async || {
             Problem::not_found("there is nothing at this path; see /api/v1/openapi.json")

@@ -2,7 +2,8 @@
 //!
 //! In this order: the host name is one of ours (a page of another site cannot make a browser read
 //! us by pointing its own name here), the token is right, the method only reads, there is no body,
-//! there is room, and the answer begins in time.
+//! and the answer begins in time. What asks the store needs room besides: while a disk hangs, those
+//! who wait for it hold up nobody whose answer is in memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +25,9 @@ use tokio::time::timeout;
 
 use super::problem::Problem;
 
-/// Requests answered at a time: a page, a few API clients and Prometheus, with room.
-const REQUESTS_CONCURRENT_MAX: usize = 32;
+/// Requests that wait for the store at a time: a few API clients, with room. Others are bounded by
+/// the connections, each of which asks one thing at a time.
+pub(super) const STORE_REQUESTS_MAX: usize = 32;
 /// An answer begins within this; the slowest, a long history, takes milliseconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Characters of a token: below 32 it could be guessed, above 512 it is a mistaken file.
@@ -44,7 +46,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (REFERRER_POLICY, "no-referrer"),
 ];
 
-/// What requests are held against. Clones share the room for requests.
+/// What requests are held against. Clones share the room for those that ask the store.
 #[derive(Clone)]
 pub struct Guard {
     hosts: Arc<[String]>,
@@ -56,7 +58,7 @@ impl Guard {
     /// `hosts` are names or addresses without a port, as `[http] allowed_hosts` lists them.
     pub fn new(hosts: &[String], token: Option<BearerToken>) -> Self {
         let hosts = hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-        Self { hosts, token, room: Arc::new(Semaphore::new(REQUESTS_CONCURRENT_MAX)) }
+        Self { hosts, token, room: Arc::new(Semaphore::new(STORE_REQUESTS_MAX)) }
     }
 
     fn check(&self, request: &Request) -> Result<(), Problem> {
@@ -143,7 +145,10 @@ pub(super) fn guarded(router: Router, guard: Guard) -> Router {
 async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let mut response = match guard.check(&request) {
         Err(refusal) => refusal.into_response(),
-        Ok(()) => answer(&guard, request, next).await,
+        Ok(()) => timeout(ANSWER_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| {
+            let detail = "no answer could be made in 10 s; ask for less";
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).into_response()
+        }),
     };
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
@@ -153,16 +158,21 @@ async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Resp
     response
 }
 
-async fn answer(guard: &Guard, request: Request, next: Next) -> Response {
+/// Bounds how many of a router's requests are under way.
+pub(super) fn within_room<S>(router: Router<S>, guard: Guard) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    router.route_layer(middleware::from_fn_with_state(guard, enter))
+}
+
+async fn enter(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let Ok(_place) = guard.room.try_acquire() else {
-        let detail = "too many requests are being answered; try again in a second";
+        let detail = "too many requests wait for the store; try again in a second";
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
         return problem.with_header(RETRY_AFTER, "1").into_response();
     };
-    timeout(ANSWER_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| {
-        let detail = "no answer could be made in 10 s; ask for less";
-        Problem::new(StatusCode::GATEWAY_TIMEOUT, detail).into_response()
-    })
+    next.run(request).await
 }
 
 fn check_method(method: &Method) -> Result<(), Problem> {

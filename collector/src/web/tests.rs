@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use axum::body::to_bytes;
 use axum::http::Request;
+use futures_util::future::join_all;
 use haidang_proto::model::flag::Flag;
 use haidang_proto::model::posture::{CHECKS, CheckId};
 use http::{HeaderMap, Method, StatusCode};
@@ -14,6 +15,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::fleet::AgencyTransition;
 use crate::snapshot::{AgencyState, DisconnectCause, Finding, Suppression};
+use crate::store::StoreThread;
 use city::{at, city};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -47,11 +49,20 @@ struct Collector {
     snapshots: watch::Sender<Arc<Snapshot>>,
     listeners: watch::Sender<bool>,
     store: Store,
+    /// Of a store that answers no questions.
+    hanging: Option<StoreThread>,
     _directory: tempfile::TempDir,
 }
 
 impl Collector {
     fn new(token: Option<&str>) -> Self {
+        let mut collector = Self::whose_store_hangs(token);
+        let reader = collector.hanging.take().expect("it hangs");
+        std::thread::spawn(|| reader.run());
+        collector
+    }
+
+    fn whose_store_hangs(token: Option<&str>) -> Self {
         let (snapshots, snapshot) = watch::channel(Arc::new(city()));
         let (listeners, listeners_bound) = watch::channel(true);
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -59,14 +70,14 @@ impl Collector {
         let store = opened.store;
         // They end when the last handle is dropped.
         std::thread::spawn(|| opened.writer.run());
-        std::thread::spawn(|| opened.reader.run());
+        let hanging = Some(opened.reader);
         let metrics = CollectorMetrics::new("0.1.0", UNIX_EPOCH).expect("the table is sound");
         let hosts = ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned);
         let token = token.map(|token| BearerToken::parse(token).expect("long enough"));
         let web =
             Web { snapshot, metrics, store: store.clone(), machine_series: false, listeners_bound };
         let router = router(web, Guard::new(&hosts, token));
-        Self { router, snapshots, listeners, store, _directory: directory }
+        Self { router, snapshots, listeners, store, hanging, _directory: directory }
     }
 
     /// Keeps a fall and a rise of 01-018, at seconds 10 and 20, and a fall of 01-019 at 30.
@@ -103,6 +114,27 @@ impl Collector {
 fn request(method: Method, path: &str) -> Request<Body> {
     let request = Request::builder().method(method).uri(path).header("host", "localhost:7080");
     request.body(Body::empty()).expect("a request")
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_store_that_hangs_takes_no_room_from_metrics_and_page() {
+    let collector = Collector::whose_store_hangs(None);
+    let ask = |_| collector.get("/api/v1/transitions");
+    let waiting = join_all((0..guard::STORE_REQUESTS_MAX).map(ask));
+    let others = async {
+        let one_more = collector.get("/api/v1/transitions").await;
+        one_more.is_problem(StatusCode::SERVICE_UNAVAILABLE, "wait for the store");
+        for path in
+            ["/metrics", "/", "/api/v1/goals", "/api/v1/agencies", "/api/v1/agencies/01-018"]
+        {
+            assert_eq!(collector.get(path).await.status, StatusCode::OK, "{path}");
+        }
+    };
+    // In this order: whoever waits has taken all room before another one asks.
+    let (waited, ()) = tokio::join!(biased; waiting, others);
+    for answer in waited {
+        answer.is_problem(StatusCode::GATEWAY_TIMEOUT, "10 s");
+    }
 }
 
 #[tokio::test]
