@@ -150,13 +150,13 @@ impl CollectorMetrics {
         self.connections.with_label_values(&[endpoint.as_str()]).dec();
     }
 
-    /// A write to the store succeeded; so old was the oldest thing that waits still.
+    /// A write to the store succeeded; so old was the oldest write that waits still.
     pub fn store_written(&self, lag: Duration) {
         self.store_up.set(1);
         self.store_lag.set(lag.as_secs_f64());
     }
 
-    /// A write to the store failed; so old is the oldest thing that waits.
+    /// A write to the store failed; so old is the oldest write that waits.
     pub fn store_failed(&self, lag: Duration) {
         self.store_up.set(0);
         self.store_lag.set(lag.as_secs_f64());

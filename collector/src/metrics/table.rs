@@ -141,9 +141,9 @@ families! {
     INGEST "haidang_collector_ingest_seconds" Histogram Seconds
         "Time from a decoded report to its reply.";
     STORE_LAG "haidang_collector_store_lag_seconds" Gauge Seconds
-        "Age of the oldest thing that waits for the store; 0 when nothing does.";
+        "Age of the oldest write that waits for the store, backlogs of machines apart; 0 when nothing does.";
     STORE_UP "haidang_collector_store_up" Gauge Truth
-        "Whether the last write to the store succeeded and none has waited for ten seconds.";
+        "Whether the last write to the store succeeded and none but backlogs of machines has waited for ten seconds.";
     CLOCK_STEP "haidang_collector_clock_step_seconds" Gauge Seconds
         "How far the collector's wall clock has been stepped since it started; ahead is positive.";
     CERTIFICATE_EXPIRY "haidang_collector_certificate_expiry_timestamp_seconds" Gauge Seconds

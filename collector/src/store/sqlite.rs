@@ -1,8 +1,8 @@
 //! SQLite with one writer and one reader, each a thread with a bounded [`queue`] of jobs.
 //!
 //! The writer commits in groups: whatever waits in the queue joins the transaction that is open,
-//! up to [`GROUP_RECORDS_MAX`] records or [`GROUP_TIME_MAX`]; then it commits once and answers
-//! all of them. Each job runs in its own savepoint, so that one that fails takes no other with
+//! up to [`GROUP_RECORDS_MAX`] records or [`GROUP_TIME_MAX`], and backlogs up to twice as much; then
+//! it commits once and answers all of them. Each job runs in its own savepoint, so that one that fails takes no other with
 //! it. With nothing waiting, a job is committed at once.
 
 mod queue;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use self::queue::{Job, Queue, Run, Settle, Waiting};
+use self::queue::{Job, Queue, Run, Settle, Takes, Waiting};
 use super::{StoreError, schema};
 
 pub(super) use self::queue::Lane;
@@ -49,10 +49,10 @@ pub struct Store {
 /// How the store fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreHealth {
-    /// Whether the last commit succeeded, and no write has been waiting for ten seconds: a disk
-    /// that hangs reports no failure.
+    /// Whether the last commit succeeded, and no prompt write has been waiting for ten seconds: a
+    /// disk that hangs reports no failure.
     pub up: bool,
-    /// Age of the oldest write that waits or has failed.
+    /// Age of the oldest prompt write that waits or has failed, or of the commit under way.
     pub lag: Duration,
 }
 
@@ -278,10 +278,11 @@ impl StoreThread {
     }
 
     fn group(&mut self, first: Job, health: &Health) {
-        let oldest = self.jobs.oldest().map_or(first.queued, |oldest| oldest.min(first.queued));
+        let began = Instant::now();
+        let first_waits = if first.is_backlog() { began } else { first.queued };
+        let oldest = self.jobs.oldest_prompt().map_or(first_waits, |one| one.min(first_waits));
         health.waits_since(oldest);
         let mut settles = Vec::new();
-        let began = Instant::now();
         let proof = (!health.up.load(Ordering::Relaxed)).then_some(PROOF);
         let outcome = self.commit_group(first, proof, began, &mut settles);
         match &outcome {
@@ -331,10 +332,20 @@ impl StoreThread {
                 true => "RELEASE job",
                 false => "ROLLBACK TO job; RELEASE job",
             })?;
-            let is_full = records >= GROUP_RECORDS_MAX || began.elapsed() >= GROUP_TIME_MAX;
-            next = self.jobs.join(is_full, has_backlog);
+            next = self.jobs.join(takes(records, began.elapsed(), has_backlog));
         }
         Ok(transaction.commit()?)
+    }
+}
+
+/// What a group takes after so many records and so long, with or without any of the backlog.
+fn takes(records: usize, open_for: Duration, has_backlog: bool) -> Takes {
+    let reaches =
+        |times| records >= GROUP_RECORDS_MAX * times || open_for >= GROUP_TIME_MAX * times as u32;
+    match (reaches(1), reaches(2)) {
+        (false, _) => Takes::All,
+        (true, true) if has_backlog => Takes::Nothing,
+        (true, _) => Takes::Backlog,
     }
 }
 

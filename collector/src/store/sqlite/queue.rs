@@ -3,9 +3,10 @@
 //! The prompt lane has what somebody looks at: an enrolment, an operator's decision, the record or
 //! two of a machine that lives. The backlog lane has what machines kept while they were cut off,
 //! and may be long: after an outage of the core, all of them come at once. What is prompt goes
-//! first, into the group that is open, and has room of its own; of the backlog each group takes at
-//! least one job, so that it moves on whatever else there is. Within a lane it is first come, first
-//! served, and an agent has one delivery under way: backlogs take turns.
+//! first, into the group that is open, and has room of its own; the backlog has a share of each
+//! group that is as large, and at least one job, so that it moves on whatever else there is. Within
+//! a lane it is first come, first served, and an agent has one delivery under way: backlogs take
+//! turns.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -44,6 +45,17 @@ impl Lane {
     pub(in crate::store) fn of_delivery(records: usize) -> Self {
         if records <= PROMPT_RECORDS_MAX { Self::Prompt } else { Self::Backlog }
     }
+}
+
+/// What an open group takes yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// Whatever waits.
+    All,
+    /// What is left of the backlog's share.
+    Backlog,
+    /// It is to be committed.
+    Nothing,
 }
 
 /// Work for a thread of the store.
@@ -137,21 +149,20 @@ impl Waiting {
         job.or_else(|| self.jobs.blocking_recv())
     }
 
-    /// A job that waits and joins a group. One that is full takes nothing but its share of the
-    /// backlog.
-    pub(super) fn join(&mut self, is_full: bool, has_backlog: bool) -> Option<Job> {
+    /// A job that waits and joins a group.
+    pub(super) fn join(&mut self, takes: Takes) -> Option<Job> {
         self.sort();
-        match is_full {
-            true if has_backlog => None,
-            true => self.backlog.pop_front(),
-            false => self.prompt.pop_front().or_else(|| self.backlog.pop_front()),
+        match takes {
+            Takes::All => self.prompt.pop_front().or_else(|| self.backlog.pop_front()),
+            Takes::Backlog => self.backlog.pop_front(),
+            Takes::Nothing => None,
         }
     }
 
-    /// When the job was left that waits the longest.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        let first = |lane: &VecDeque<Job>| lane.front().map(|job| job.queued);
-        [first(&self.prompt), first(&self.backlog)].into_iter().flatten().min()
+    /// When the prompt job was left that waits the longest. How long a backlog waits says how much
+    /// there is of it, and nothing of the disk.
+    pub(super) fn oldest_prompt(&self) -> Option<Instant> {
+        self.prompt.front().map(|job| job.queued)
     }
 
     fn sort(&mut self) {
@@ -193,18 +204,18 @@ mod tests {
         assert_eq!(records(waiting.first()), Some(100));
         leave(&queue, Lane::Prompt, 1).expect("there is room");
         leave(&queue, Lane::Prompt, 2).expect("there is room");
-        let order = std::iter::from_fn(|| records(waiting.join(false, true)));
+        let order = std::iter::from_fn(|| records(waiting.join(Takes::All)));
         assert_eq!(order.collect::<Vec<_>>(), [1, 2, 101, 102]);
     }
 
     #[test]
-    fn a_full_group_takes_one_of_the_backlog_and_not_more() {
+    fn the_backlogs_share_of_a_group_is_not_for_what_is_prompt() {
         let (queue, mut waiting) = queue();
         for (lane, size) in [(Lane::Prompt, 1), (Lane::Backlog, 100), (Lane::Backlog, 101)] {
             leave(&queue, lane, size).expect("there is room");
         }
-        assert_eq!(records(waiting.join(true, false)), Some(100));
-        assert_eq!(records(waiting.join(true, true)), None);
+        assert_eq!(records(waiting.join(Takes::Backlog)), Some(100));
+        assert_eq!(records(waiting.join(Takes::Nothing)), None);
         assert_eq!(records(waiting.first()), Some(1), "nothing is lost");
         assert_eq!(records(waiting.first()), Some(101));
     }
@@ -221,18 +232,21 @@ mod tests {
             leave(&queue, Lane::Prompt, 1).expect("it has room of its own");
         }
         assert!(matches!(leave(&queue, Lane::Prompt, 1), Err(StoreError::Overloaded)));
-        assert_eq!(records(waiting.join(true, false)), Some(most - 1));
+        assert_eq!(records(waiting.join(Takes::Backlog)), Some(most - 1));
         leave(&queue, Lane::Backlog, most).expect("room is given back when a job's turn comes");
     }
 
     #[test]
-    fn the_oldest_job_is_known_in_whichever_lane_it_waits() {
+    fn a_backlog_that_waits_is_no_sign_of_a_disk_that_hangs() {
         let (queue, mut waiting) = queue();
-        assert_eq!(waiting.oldest(), None);
         leave(&queue, Lane::Backlog, 100).expect("there is room");
-        leave(&queue, Lane::Prompt, 1).expect("there is room");
+        for records in [1, 2] {
+            leave(&queue, Lane::Prompt, records).expect("there is room");
+        }
         let taken = waiting.first().expect("one is prompt");
-        assert!(waiting.oldest().expect("one is left") <= taken.queued);
+        assert!(waiting.oldest_prompt().expect("one is left") >= taken.queued);
+        assert_eq!(records(waiting.first()), Some(2));
+        assert_eq!(waiting.oldest_prompt(), None);
         drop(queue);
         assert_eq!(records(waiting.first()), Some(100));
         assert_eq!(records(waiting.first()), None, "nobody can ask any more");
