@@ -20,9 +20,10 @@ use super::{StoreError, schema};
 
 pub(super) use self::queue::Lane;
 
-/// Records of one commit: 318,000 a second at this size, and no gain beyond.
+/// Records of one commit: 318,000 a second at this size, and no gain beyond. Backlogs may bring it to
+/// twice as many.
 const GROUP_RECORDS_MAX: usize = 1_024;
-/// Time for which a transaction is kept open for further jobs.
+/// Time for which a transaction is kept open for further jobs, and once more for backlogs.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(20);
 /// How long a caller waits for its answer; a backup takes as long as the file is large.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
