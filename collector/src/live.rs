@@ -146,8 +146,14 @@ impl LiveTask {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = tick.tick() => self.tick(),
+                _ = tick.tick() => {}
             }
+            if self.live.fleet.is_poisoned() {
+                // A task that ends by itself stops the process: a fresh start is worth more.
+                tracing::error!("a fold broke off in the middle: the fleet is not to be believed");
+                return;
+            }
+            self.tick();
         }
     }
 
