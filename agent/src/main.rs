@@ -138,7 +138,9 @@ fn main() -> ExitCode {
 }
 
 fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
-    Config::load(path)?;
+    let config = Config::load(path)?;
+    // What the running agent would refuse; without an identity, no authority is pinned yet.
+    Prober::new(&config, &[]).with_context(|| path.display().to_string())?;
     print(&format!("{}: ok", path.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -18,7 +18,7 @@ use crate::evidence::Cycle;
 use crate::journal::keeper::Keeper;
 use crate::link::Changes;
 use crate::live::Live;
-use crate::probe::{Prober, ProberError};
+use crate::probe::Prober;
 use crate::schedule::{CyclePlan, Schedule};
 use crate::uplink::{Roots, chain};
 
@@ -42,16 +42,13 @@ pub struct Observer {
     pub settings: watch::Receiver<Settings>,
     /// The certificate authorities in force.
     pub roots: watch::Receiver<Roots>,
+    /// Made with these authorities.
+    pub prober: Prober,
 }
 
 impl Observer {
     /// Observes until it is stopped.
-    ///
-    /// # Errors
-    /// When the configuration names a target that cannot be probed.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), ProberError> {
-        let roots = Arc::clone(&self.roots.borrow_and_update());
-        let mut prober = Prober::new(&self.config, &roots)?;
+    pub async fn run(mut self, stop: CancellationToken) {
         let settings = self.settings.borrow_and_update().clone();
         let mut schedule = Schedule::new(
             settings,
@@ -66,7 +63,7 @@ impl Observer {
         loop {
             let wait = schedule.next().saturating_sub(self.clock.boottime());
             tokio::select! {
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
                 () = events.next() => {
                     schedule.kernel_event(self.clock.boottime());
@@ -78,16 +75,15 @@ impl Observer {
                     continue;
                 }
                 () = changed(&mut self.roots) => {
-                    let roots = Arc::clone(&self.roots.borrow_and_update());
-                    prober = Prober::new(&self.config, &roots)?;
+                    self.renew_prober();
                     continue;
                 }
             }
             let started = self.clock.moment();
             let plan = schedule.begin(started.boottime);
             let cycle = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                cycle = look(&mut prober, plan, &mut events, &mut schedule, self.clock) => cycle,
+                () = stop.cancelled() => return,
+                cycle = look(&mut self.prober, plan, &mut events, &mut schedule, self.clock) => cycle,
             };
             let now = self.clock.now();
             let before = detector.verdict();
@@ -115,6 +111,18 @@ impl Observer {
                 detector.evidence(),
                 &quality,
             );
+        }
+    }
+
+    /// New authorities reach the probes. A service's own `ca_file` may have gone since the start:
+    /// old authorities are better than an agent that sees nothing.
+    fn renew_prober(&mut self) {
+        let roots = Arc::clone(&self.roots.borrow_and_update());
+        match Prober::new(&self.config, &roots) {
+            Ok(prober) => self.prober = prober,
+            Err(error) => {
+                tracing::error!(error = chain(&error), "probes keep the former authorities");
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::journal::{Journal, JournalError};
 use crate::live::Live;
 use crate::observer::Observer;
 use crate::posture::watch::{Looker, Shown, Watch};
+use crate::probe::{Prober, ProberError};
 use crate::report::{Process, VERSION};
 use crate::settings;
 use crate::status::{self, Document};
@@ -60,6 +61,9 @@ pub enum RunError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What is to be probed.
+    #[error("cannot probe what the configuration names")]
+    Targets(#[source] ProberError),
     /// The random source.
     #[error("the kernel gives no random numbers")]
     Random(#[source] getrandom::Error),
@@ -105,6 +109,7 @@ pub fn run(config: Config, looker: Looker) -> Result<(), RunError> {
         settings: settings::load(&config.state_dir),
     });
     let Outlets { settings, roots, status } = outlets;
+    let prober = Prober::new(&config, &roots.borrow()).map_err(RunError::Targets)?;
     let observer = Observer {
         config: Arc::clone(&config),
         clock,
@@ -113,6 +118,7 @@ pub fn run(config: Config, looker: Looker) -> Result<(), RunError> {
         live: live.clone(),
         settings: settings.clone(),
         roots,
+        prober,
     };
     let (shown, posture) = watch::channel(Shown::default());
     let watch = Watch {
@@ -134,9 +140,7 @@ pub fn run(config: Config, looker: Looker) -> Result<(), RunError> {
     let (observer_ended, observer_end) = oneshot::channel();
     let told = stop.clone();
     let observer = spawn("probes", move || {
-        if let Err(error) = probes.block_on(observer.run(told)) {
-            tracing::error!(error = chain(&error), "probes");
-        }
+        probes.block_on(observer.run(told));
         // Nobody listens once the agent stops.
         let _ = observer_ended.send(());
     })?;
