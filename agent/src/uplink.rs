@@ -11,6 +11,7 @@ pub(crate) mod connector;
 mod conversation;
 mod recovery;
 mod renewal;
+mod retry;
 pub(crate) mod session;
 
 use std::net::SocketAddr;

@@ -6,53 +6,33 @@
 //! path waits for the data path neither at the collector nor at this machine's disk, and a delivery
 //! that fails never costs the connection. Every call has a deadline.
 
+pub(super) mod delivery;
+mod identity;
+pub(super) mod reporting;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::goodbye::{Goodbye, GoodbyeReason};
-use haidang_proto::model::refusal::Refusal;
-use haidang_proto::model::report::{Reply, TrustBundle};
 use haidang_proto::model::settings::Settings;
 use haidang_proto::model::verdict::Family;
 use rustls::ClientConfig;
-use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::random;
-use crate::host;
-use crate::identity::{Identity, IdentityError};
-use crate::live::View;
-use crate::report::Versions;
-use crate::settings;
-
+use self::delivery::Delivering;
+use super::backoff;
 use super::choice::{Choice, Target, Way};
-use super::recovery::RecoveryError;
 use super::renewal::Renewal;
-use super::session::{CallError, Session};
-use super::{ConnectError, Standing, Uplink, backoff, chain, connector, recovery, speaker};
+use super::retry::Retry;
+use super::session::Session;
+use super::{ConnectError, Uplink, chain, connector};
+use crate::clock::random;
+use crate::identity::{Identity, IdentityError};
 
-/// Longest wait for the answer to a report.
-pub(super) const REPORT_DEADLINE: Duration = Duration::from_secs(5);
-/// The same while the probes say that the path is down: the fallback is waiting.
-const REPORT_DEADLINE_DOWN: Duration = Duration::from_secs(2);
-/// Longest wait until a batch is durable.
-pub(super) const DELIVERY_DEADLINE: Duration = Duration::from_secs(5);
-/// Longest wait for a new certificate.
-const RENEWAL_DEADLINE: Duration = Duration::from_secs(10);
 /// A change of verdict or flags is reported at once, but not more often than this.
 const REPORT_GAP_MIN: Duration = Duration::from_secs(1);
-/// Batches are this far apart: 16 KiB each make 32 kbit/s, half of the slowest line in use.
-const DELIVERY_PAUSE: Duration = Duration::from_secs(4);
-/// First and longest wait after a delivery that failed.
-const DELIVERY_RETRY: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
-/// First and longest wait between attempts at the recovery listener, which is rate-limited.
-const RECOVERY_RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
-/// Longest time over which a collector may spread reconnections.
-const RECONNECT_WITHIN_MAX: Duration = Duration::from_secs(3600);
-/// A renewed certificate is presented on a new connection within so long.
-const RENEWED_RECONNECT_WITHIN: Duration = Duration::from_secs(60);
 /// Longest sleep, so that an identity which changed on disk is noticed.
 const NAP_MAX: Duration = Duration::from_secs(5);
 
@@ -68,17 +48,6 @@ pub(super) enum Ended {
 }
 
 type Attempt = Pin<Box<dyn Future<Output = (usize, Target, Result<Session, ConnectError>)> + Send>>;
-type Delivering = Pin<Box<dyn Future<Output = Delivered> + Send>>;
-
-/// What became of a delivery.
-enum Delivered {
-    /// The collector holds more than before.
-    Onwards,
-    /// There was nothing to deliver, it could not be read, or the collector holds no more than
-    /// before.
-    Stalled,
-    Failed(CallError),
-}
 
 /// Times on CLOCK_BOOTTIME.
 pub(super) struct Conversation<'a> {
@@ -106,24 +75,6 @@ pub(super) struct Conversation<'a> {
     family: Family,
     /// When this family was noticed.
     family_since: Duration,
-}
-
-/// When something is tried next.
-#[derive(Debug, Clone, Copy, Default)]
-struct Retry {
-    failures: u32,
-    at: Duration,
-}
-
-impl Retry {
-    fn failed(&mut self, now: Duration, (first, cap): (Duration, Duration)) {
-        self.failures = self.failures.saturating_add(1);
-        self.at = now + backoff::delay(self.failures, first, cap, random());
-    }
-
-    fn succeeded(&mut self, next: Duration) {
-        *self = Self { failures: 0, at: next };
-    }
 }
 
 impl<'a> Conversation<'a> {
@@ -299,18 +250,6 @@ impl<'a> Conversation<'a> {
         self.family = family;
     }
 
-    /// Whether there is a connection, and the present state may be told over it. That the path is
-    /// up, while the dedicated listeners fail, is told over a fallback only when the probes have
-    /// seen it after that: a listener that stops answering is often the first sign of a cut, and
-    /// "up" would be the contrary of what follows. Every cycle asks again.
-    fn may_report(&self) -> bool {
-        let Some(session) = &self.session else { return false };
-        let view = self.uplink.live.view();
-        session.target.way == Way::Dedicated
-            || view.verdict.family() != Family::Up
-            || self.choice.is_missed_on_a_good_path(self.family_since, view.proved_at)
-    }
-
     /// Does what is due.
     async fn work(&mut self) -> Option<Ended> {
         let now = self.now();
@@ -343,262 +282,9 @@ impl<'a> Conversation<'a> {
         None
     }
 
-    /// Whether records wait, none are under way, and this connection has carried a report of the
-    /// present state: that comes first.
-    fn may_deliver(&self) -> bool {
-        let is_proved = matches!(self.uplink.status.borrow().standing, Standing::Reporting(_));
-        let is_told = self.uplink.live.watch().borrow().changes == self.changes_told;
-        let waits = self.uplink.keeper.status().waiting_records > 0;
-        self.session.is_some() && self.delivering.is_none() && is_proved && is_told && waits
-    }
-
-    async fn report(&mut self) -> Option<Ended> {
-        let host = match self.is_full_report_wanted {
-            true => tokio::task::spawn_blocking(host::facts).await.ok(),
-            false => None,
-        };
-        let session = self.session.as_mut()?;
-        let view = self.uplink.live.take();
-        let quality = view.quality.clone();
-        let View { changes, verdict, .. } = view;
-        let deadline = match verdict.family() {
-            Family::Down => REPORT_DEADLINE_DOWN,
-            Family::Up | Family::Unknown => REPORT_DEADLINE,
-        };
-        let versions = Versions {
-            settings: self.uplink.settings.current().version,
-            trust_bundle: self.identity.contacts.trust_bundle_version,
-        };
-        let moment = self.uplink.clock.moment();
-        let journal = self.uplink.keeper.status();
-        let report = self.uplink.reporter.assemble(view, journal, versions, host, moment);
-        self.last_report = moment.boottime;
-        self.choice.tried(session.index, moment.boottime);
-        let mut present = self.uplink.live.watch();
-        let answer = tokio::select! {
-            answer = session.report(report, deadline) => answer,
-            () = went_down(&mut present, verdict.family()) => {
-                Err(CallError::Failed("no answer while the path went down".into()))
-            }
-        };
-        match answer {
-            Ok(reply) => {
-                self.changes_told = changes;
-                self.is_full_report_wanted = reply.full_report_wanted;
-                self.accept(reply, moment.wall);
-                None
-            }
-            Err(error) => {
-                self.uplink.live.give_back(&quality);
-                self.turned_away(&error)
-            }
-        }
-    }
-
-    /// A report has arrived.
-    fn accept(&mut self, reply: Reply, sent: SystemTime) {
-        let now = self.now();
-        let Some(session) = &self.session else { return };
-        let (index, target) = (session.index, session.target);
-        self.choice.proved(index, now, random());
-        self.is_refused_as_expired = false;
-        let wait = match reply.next_report_in {
-            // Not said: our own beat.
-            Duration::ZERO => backoff::next_beat(now, self.interval(), self.phase) - now,
-            wait => wait.clamp(Settings::REPORT_INTERVAL_MIN, Settings::REPORT_INTERVAL_MAX),
-        };
-        self.next_report = now + wait;
-        if let Some(within) = reply.reconnect_within {
-            self.reconnect_at =
-                Some(now + backoff::share(within.min(RECONNECT_WITHIN_MAX), random()));
-        }
-        let ahead_at_most = (ahead_ms(SystemTime::now(), reply.server_time), now);
-        let ahead_ms = ahead_ms(sent, reply.server_time);
-        self.uplink.status.send_modify(|status| {
-            if status.standing != Standing::Reporting(target) {
-                tracing::info!(address = %target.address, way = ?target.way, "reporting");
-            }
-            status.standing = Standing::Reporting(target);
-            status.reported_at = Some(sent);
-            status.problem = None;
-            status.is_clock_doubted = false;
-            status.clock_ahead_ms = Some(ahead_ms);
-            status.clock_ahead_at_most = Some(ahead_at_most);
-        });
-        if let Some(proved) = self.uplink.settings.reported()
-            && let Err(error) = settings::keep(&self.uplink.config.state_dir, &proved)
-        {
-            tracing::warn!(error = chain(&error), "settings are in force but not kept");
-        }
-        if let Some(offered) = reply.settings
-            && let Some(settings) = self.uplink.settings.offer(offered, now)
-        {
-            tracing::info!(version = settings.version, "settings on trial");
-            self.put_in_force(settings);
-        }
-        if let Some(bundle) = reply.trust_bundle {
-            self.trust(bundle);
-        }
-    }
-
-    /// A call was answered by a refusal, or not at all.
-    fn turned_away(&mut self, error: &CallError) -> Option<Ended> {
-        let now = self.now();
-        match error {
-            CallError::Refused(Refusal::Revoked) => return Some(Ended::Revoked),
-            CallError::Refused(Refusal::CertificateExpired) => self.is_refused_as_expired = true,
-            _ => {}
-        }
-        self.problem(chain(error));
-        if error.ends_session() {
-            if let Some(session) = self.session.take() {
-                tracing::warn!(address = %session.target.address, %error, "report not taken");
-                self.choice.failed(session.index, now, random());
-            }
-            // What is under way on the same connection is tried again on the next.
-            self.delivering = None;
-            self.uplink.status.send_modify(|status| status.standing = Standing::Connecting);
-        } else {
-            // Busy: one beat later, and not all at the same moment of it.
-            self.next_report = now + self.interval() + backoff::share(self.interval(), random());
-        }
-        None
-    }
-
-    /// Begins to deliver what waits, on the connection that carries the reports.
-    fn start_delivery(&mut self) {
-        let Some(session) = &self.session else { return };
-        let (mut session, keeper) = (session.clone(), self.uplink.keeper.clone());
-        self.delivering = Some(Box::pin(async move {
-            let Some(batch) = keeper.batch(SystemTime::now()).await else {
-                return Delivered::Stalled;
-            };
-            let (journal_id, first_seq) = (batch.journal_id, batch.first_seq);
-            match session.deliver(batch, DELIVERY_DEADLINE).await {
-                Ok(receipt) => {
-                    let is_onwards =
-                        receipt.conflicting_seq.is_none() && receipt.acknowledged_seq >= first_seq;
-                    keeper.receipt(journal_id, receipt).await;
-                    if is_onwards { Delivered::Onwards } else { Delivered::Stalled }
-                }
-                Err(error) => Delivered::Failed(error),
-            }
-        }));
-    }
-
-    fn delivered(&mut self, outcome: Delivered) -> Option<Ended> {
-        let now = self.now();
-        match outcome {
-            Delivered::Onwards => self.delivery.succeeded(now + DELIVERY_PAUSE),
-            Delivered::Stalled => self.delivery.failed(now, DELIVERY_RETRY),
-            Delivered::Failed(CallError::Refused(Refusal::Revoked)) => {
-                return Some(Ended::Revoked);
-            }
-            Delivered::Failed(error) => {
-                tracing::info!(%error, "records not delivered; they stay in the journal");
-                self.delivery.failed(now, DELIVERY_RETRY);
-            }
-        }
-        None
-    }
-
-    async fn renew(&mut self) -> Option<Ended> {
-        let session = self.session.as_mut()?;
-        let outcome = match self.identity.request() {
-            Ok(request) => session.renew(request, RENEWAL_DEADLINE).await,
-            Err(error) => Err(CallError::Failed(chain(&error))),
-        };
-        match outcome {
-            Ok(chain) => self.take_renewed(chain),
-            Err(CallError::Refused(Refusal::Revoked)) => return Some(Ended::Revoked),
-            Err(error) => {
-                tracing::warn!(%error, "certificate not renewed; it will be tried again");
-                self.renewal.failed(self.now(), random());
-            }
-        }
-        None
-    }
-
-    /// The certificate has expired: only the recovery listener still hears this machine.
-    async fn recover(&mut self) {
-        let targets = self.uplink.recovery_endpoints(&self.identity);
-        match recovery::renew_expired(&self.uplink.config, &self.identity, &targets).await {
-            Ok(chain) => {
-                self.is_refused_as_expired = false;
-                self.recovery.succeeded(self.now());
-                self.take_renewed(chain);
-            }
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "the expired certificate was not renewed");
-                self.problem(chain(&error));
-                if let RecoveryError::Connect(error) = &error {
-                    self.doubt_clock(error);
-                }
-                self.recovery.failed(self.now(), RECOVERY_RETRY);
-            }
-        }
-    }
-
-    fn take_renewed(&mut self, certificates: Vec<CertificateDer<'static>>) {
-        let now = self.now();
-        let kept = self.uplink.store.renew(&self.identity, certificates, SystemTime::now());
-        match kept.and_then(|identity| self.adopt(identity)) {
-            Ok(()) => {
-                tracing::info!(agent = %self.identity.agent, "certificate renewed");
-                self.renewal =
-                    Renewal::of_fresh(SystemTime::now(), self.identity.not_after, self.phase);
-                let within = backoff::share(RENEWED_RECONNECT_WITHIN, random());
-                self.reconnect_at = Some(now + within);
-            }
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "the renewed certificate was not taken");
-                self.renewal.failed(now, random());
-                self.recovery.failed(now, RECOVERY_RETRY);
-            }
-        }
-    }
-
-    fn trust(&mut self, TrustBundle { version, roots_der }: TrustBundle) {
-        let roots = roots_der.into_iter().map(CertificateDer::from).collect();
-        let kept = self.uplink.store.trust(&self.identity, version, roots);
-        match kept.and_then(|identity| self.adopt(identity)) {
-            Ok(()) => tracing::info!(version, "trusted certificate authorities replaced"),
-            Err(error) => {
-                tracing::warn!(error = chain(&error), version, "trust bundle not taken");
-            }
-        }
-    }
-
-    /// Takes over an identity that the store now holds.
-    fn adopt(&mut self, identity: Identity) -> Result<(), IdentityError> {
-        self.tls = connector::tls_of(&identity)?;
-        self.uplink.put_roots_in_force(&identity);
-        self.identity = identity;
-        self.stamp = self.uplink.store.stamp();
-        let speaker = speaker(&self.identity);
-        self.uplink.status.send_modify(|status| status.speaker = Some(speaker));
-        Ok(())
-    }
-
     fn put_in_force(&mut self, settings: Settings) {
         self.choice.set_first_window(settings.report_interval);
         self.uplink.settings_in_force.send_replace(settings);
-    }
-
-    /// A listener that proves to be the collector's by everything but its dates.
-    fn doubt_clock(&self, error: &ConnectError) {
-        if matches!(error, ConnectError::Clock { .. }) {
-            let is_new = self
-                .uplink
-                .status
-                .send_if_modified(|status| !std::mem::replace(&mut status.is_clock_doubted, true));
-            if is_new {
-                tracing::error!(
-                    error = chain(error),
-                    "nothing can be reported until this machine's clock is right"
-                );
-            }
-        }
     }
 
     fn problem(&self, text: String) {
@@ -626,31 +312,9 @@ async fn finished<T>(under_way: &mut Option<Pin<Box<dyn Future<Output = T> + Sen
     }
 }
 
-/// Waits until the path, not known to be down when a report was sent, is down for as long as a
-/// report then may take. Never ends for one that was sent as a report of a broken path: its own
-/// deadline is as short.
-async fn went_down(present: &mut watch::Receiver<View>, sent: Family) {
-    if sent == Family::Down || present.wait_for(is_down).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-    tokio::time::sleep(REPORT_DEADLINE_DOWN).await;
-}
-
-fn is_down(view: &View) -> bool {
-    view.verdict.family() == Family::Down
-}
-
 /// Waits for a change; for ever once whoever writes is gone, which the stop signal follows.
 async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-fn ahead_ms(ours: SystemTime, theirs: SystemTime) -> i64 {
-    let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-    match ours.duration_since(theirs) {
-        Ok(ahead) => ms(ahead),
-        Err(behind) => -ms(behind.duration()),
     }
 }

@@ -8,7 +8,8 @@ use haidang_proto::model::settings::Settings;
 use haidang_proto::model::verdict::{DownCause, Verdict};
 use tokio::task::JoinSet;
 
-use super::conversation::{DELIVERY_DEADLINE, REPORT_DEADLINE};
+use super::conversation::delivery::DELIVERY_DEADLINE;
+use super::conversation::reporting::REPORT_DEADLINE;
 use super::double::{Double, Serves, Shared, Unanswered, state};
 use super::*;
 use crate::identity::Replace;
