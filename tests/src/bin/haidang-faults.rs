@@ -57,6 +57,9 @@ enum Task {
         /// Agents that report meanwhile.
         #[arg(long, default_value_t = 1000)]
         agents: usize,
+        /// Only these faults; what came of them is printed and not recorded.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<StoreFault>,
     },
     /// Kill the collector under a crowd of agents, start it again, and see everybody come back.
     Herd {
@@ -119,8 +122,9 @@ async fn run(task: Task) -> Result<()> {
             let plan = power_cut::Plan { program, deliveries, random_losses, seed };
             tokio::task::block_in_place(|| power_cut::run(plan))?.section()?
         }
-        Task::Store { seconds, hanging_seconds, agents } => {
-            let faults = StoreFault::ALL.into_iter().map(|fault| {
+        Task::Store { seconds, hanging_seconds, agents, only } => {
+            let chosen = if only.is_empty() { StoreFault::ALL.to_vec() } else { only.clone() };
+            let faults = chosen.into_iter().map(|fault| {
                 let seconds = match fault {
                     StoreFault::Hanging => hanging_seconds,
                     _ => seconds,
@@ -133,7 +137,12 @@ async fn run(task: Task) -> Result<()> {
                 tempo: Tempo::Default,
                 on_duty: true,
             };
-            store_fault::run(plan).await?.section()?
+            let section = store_fault::run(plan).await?.section()?;
+            if !only.is_empty() {
+                println!("{section}");
+                return Ok(());
+            }
+            section
         }
         Task::Herd { agents } => {
             let plan = herd::Plan { agents, tempo: Tempo::Default, on_duty: true };
