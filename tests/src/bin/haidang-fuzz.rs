@@ -8,11 +8,14 @@
 #![expect(clippy::print_stdout, reason = "this program talks to the person who started it")]
 
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
 use haidang_tests::binaries::repository;
 use haidang_tests::figures;
@@ -34,34 +37,59 @@ struct Arguments {
     #[arg(long, default_value_t = 600)]
     seconds: u64,
     /// Only these; the rows of others stay as they are.
-    #[arg(long)]
+    #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Parsers at a time; as many as there are processors when it is not given.
+    #[arg(long)]
+    jobs: Option<NonZero<usize>>,
 }
 
 fn main() -> Result<()> {
-    let Arguments { seconds, only } = Arguments::parse();
+    let Arguments { seconds, only, jobs } = Arguments::parse();
     let names: Vec<_> = all().into_iter().map(|(name, _)| name).collect();
     for name in &only {
         ensure!(names.contains(&&**name), "there is no parser {name:?}; there are {names:?}");
     }
+    let jobs = match jobs {
+        Some(jobs) => jobs,
+        None => thread::available_parallelism().context("ask how many processors there are")?,
+    };
     let target = target_directory();
     let program = build(&target)?;
-    let is_chosen = |name: &&&str| only.is_empty() || only.iter().any(|one| one == **name);
-    let path = repository("tests/benches/RESULTS.md");
+    let is_chosen = |name: &&str| only.is_empty() || only.iter().any(|one| one == *name);
+    let waiting = Mutex::new(names.iter().copied().filter(is_chosen));
+    let results = Mutex::new(repository("tests/benches/RESULTS.md"));
     // Of the sources that run: the first row that is recorded changes the checkout.
     let provenance = figures::provenance();
+    let next = || locked(&waiting).next();
+    let work = || {
+        let mut crashes = 0;
+        while let Some(name) = next() {
+            let run = fuzz(&program, &target, name, seconds, &provenance)?;
+            println!("{}", run.row());
+            crashes += run.crashes;
+            // One by one: ten minutes for each take hours, and may be interrupted.
+            let path = locked(&results);
+            let former = fs::read_to_string(&*path);
+            let former = former.with_context(|| format!("read {}", path.display()))?;
+            figures::record(&path, &section(&former, &names, &run, &notes())?)?;
+        }
+        anyhow::Ok(crashes)
+    };
     let mut crashes = 0;
-    for name in names.iter().filter(is_chosen) {
-        let run = fuzz(&program, &target, name, seconds, &provenance)?;
-        println!("{}", run.row());
-        crashes += run.crashes;
-        // One by one: ten minutes for each take nine hours, and may be interrupted.
-        let former = fs::read_to_string(&path);
-        let former = former.with_context(|| format!("read {}", path.display()))?;
-        figures::record(&path, &section(&former, &names, &run, &notes())?)?;
-    }
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs.get()).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            crashes += worker.join().map_err(|_| anyhow!("a thread panicked"))??;
+        }
+        anyhow::Ok(())
+    })?;
     ensure!(crashes == 0, "{crashes} inputs failed; see tests/fuzz/artifacts");
     Ok(())
+}
+
+fn locked<T>(one: &Mutex<T>) -> MutexGuard<'_, T> {
+    one.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn target_directory() -> PathBuf {
@@ -140,7 +168,7 @@ fn notes() -> String {
     format!(
         "`haidang-fuzz --seconds N [--only parser]`, each row by the last run of its parser, whose \
          commit, day and machine it names.\n\nlibFuzzer with AddressSanitizer and debug \
-         assertions, one process, inputs up to {} KiB, {INPUT_TIMEOUT_SECONDS} s and \
+         assertions, one process a parser and one parser a processor, inputs up to {} KiB, {INPUT_TIMEOUT_SECONDS} s and \
          {MEMORY_MIB_MAX} MiB an input. Seeds are in `tests/fuzz/corpus`, what earlier runs found \
          is kept beside the build. A failure is a panic, a broken invariant, a timeout or too much \
          memory.",
