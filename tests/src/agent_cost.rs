@@ -63,6 +63,8 @@ pub struct Cost {
     pub resident_kib: Vec<u64>,
     /// The same with shared pages divided among those who share them.
     pub proportional_kib: Vec<u64>,
+    /// Of the resident memory, what belongs to no file.
+    pub anonymous_kib: Vec<u64>,
     /// Processor time.
     pub processor: Duration,
     /// For how long.
@@ -180,6 +182,7 @@ struct Meter {
     traffic_before: Traffic,
     resident_kib: Vec<u64>,
     proportional_kib: Vec<u64>,
+    anonymous_kib: Vec<u64>,
 }
 
 impl Meter {
@@ -197,6 +200,7 @@ impl Meter {
             traffic_before: Traffic::default(),
             resident_kib: Vec::new(),
             proportional_kib: Vec::new(),
+            anonymous_kib: Vec::new(),
         })
     }
 
@@ -206,6 +210,7 @@ impl Meter {
         self.traffic_before = self.wire.traffic(&self.netns)?;
         self.resident_kib.clear();
         self.proportional_kib.clear();
+        self.anonymous_kib.clear();
         Ok(())
     }
 
@@ -213,6 +218,7 @@ impl Meter {
         let memory = self.household.memory()?;
         self.resident_kib.push(memory.resident_kib);
         self.proportional_kib.push(memory.proportional_kib);
+        self.anonymous_kib.push(memory.anonymous_kib);
         Ok(())
     }
 
@@ -225,6 +231,7 @@ impl Meter {
             is_stripped: self.is_stripped,
             resident_kib: self.resident_kib.clone(),
             proportional_kib: self.proportional_kib.clone(),
+            anonymous_kib: self.anonymous_kib.clone(),
             processor: self.household.processor()?.saturating_sub(self.processor_before),
             period: self.begun.elapsed(),
             traffic_bytes: all.saturating_sub(self.traffic_before.all),
@@ -245,11 +252,10 @@ const TARGETS: [(&str, f64); 5] = [
 impl Cost {
     /// In the order of [`TARGETS`].
     fn values(&self) -> [f64; 5] {
-        let megabytes = |kib: &[u64]| median(kib) as f64 * 1024.0 / 1e6;
         [
             self.program_bytes as f64 / 1e6,
-            megabytes(&self.resident_kib),
-            megabytes(&self.proportional_kib),
+            median_mb(&self.resident_kib),
+            median_mb(&self.proportional_kib),
             self.processor.as_secs_f64() * 60.0 / self.period.as_secs_f64(),
             self.rate(self.told_bytes),
         ]
@@ -261,10 +267,14 @@ impl Cost {
     }
 }
 
-fn median(samples: &[u64]) -> u64 {
-    let mut sorted = samples.to_vec();
+fn median_mb(samples_kib: &[u64]) -> f64 {
+    let mut sorted = samples_kib.to_vec();
     sorted.sort_unstable();
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0)
+    mb(sorted.get(sorted.len() / 2).copied().unwrap_or(0))
+}
+
+fn mb(kib: u64) -> f64 {
+    kib as f64 * 1024.0 / 1e6
 }
 
 /// The section of the figures.
@@ -281,26 +291,29 @@ pub fn section(command: &str, plan: &Plan, costs: &[Cost]) -> Result<String> {
          those that follow. blackbox_exporter makes the same probes at the same period; the others \
          are asked every 10 s. Memory is the median of samples 10 s apart (largest in brackets), \
          of a program with its children; PSS counts a shared page by its share, and no other agent \
-         shares here. `told` is what a program tells its server, TCP and IP included, and `all` \
+         shares here. `own` is the part of RSS that belongs to no file, and of no use to anybody \
+         else; the rest are pages of programs and libraries, which the kernel maps 64 KiB around \
+         each that is touched and takes back when memory is short. `told` is what a program tells its server, TCP and IP included, and `all` \
          everything on its interface. Megabytes are 10^6 bytes; a program's file is its main one.",
         agent.period.as_secs_f64() / 60.0,
         plan.settle.as_secs(),
         if agent.is_stripped { "stripped" } else { "built with debug information" },
     );
     let mut table = String::from(
-        "| program | file MB | RSS MB | PSS MB | CPU s/min | told kbit/s | all kbit/s |\n\
-         |---|---|---|---|---|---|---|\n",
+        "| program | file MB | RSS MB | PSS MB | own MB | CPU s/min | told kbit/s | all kbit/s |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     for cost in costs {
         let [file, resident, proportional, processor, told] = cost.values();
-        let largest = |kib: &[u64]| kib.iter().max().map_or(0.0, |kib| *kib as f64 * 1024.0 / 1e6);
+        let largest = |kib: &[u64]| mb(kib.iter().copied().max().unwrap_or(0));
         writeln!(
             table,
-            "| {} | {file:.1} | {resident:.1} ({:.1}) | {proportional:.1} ({:.1}) | {processor:.3} \
-             | {told:.2} | {:.2} |",
+            "| {} | {file:.1} | {resident:.1} ({:.1}) | {proportional:.1} ({:.1}) | {:.1} \
+             | {processor:.3} | {told:.2} | {:.2} |",
             cost.program,
             largest(&cost.resident_kib),
             largest(&cost.proportional_kib),
+            median_mb(&cost.anonymous_kib),
             cost.rate(cost.traffic_bytes),
         )?;
     }
@@ -336,6 +349,7 @@ mod tests {
             is_stripped: true,
             resident_kib: vec![7_000, 9_000, 6_000],
             proportional_kib: vec![4_000],
+            anonymous_kib: vec![2_000],
             processor: Duration::from_millis(600),
             period: Duration::from_secs(600),
             traffic_bytes: 200_000,
@@ -350,7 +364,7 @@ mod tests {
         let costs = [cost("haidang-agent", 112_500), cost("peer", 0)];
         let section = section("a command", &plan, &costs).expect("both are there");
         for line in [
-            "| haidang-agent | 10.0 | 7.2 (9.2) | 4.1 (4.1) | 0.060 | 1.50 | 2.67 |",
+            "| haidang-agent | 10.0 | 7.2 (9.2) | 4.1 (4.1) | 2.0 | 0.060 | 1.50 | 2.67 |",
             "| CPU, s a minute | 0.06 | ≤ 0.06 | 1.00× | 1.00× |",
             "| told, kbit/s | 1.50 | ≤ 1.5 | 1.00× | – |",
         ] {

@@ -20,6 +20,8 @@ pub(super) struct Household {
 pub(super) struct Memory {
     pub(super) resident_kib: u64,
     pub(super) proportional_kib: u64,
+    /// Belongs to no file: heap, stacks, data that was changed.
+    pub(super) anonymous_kib: u64,
 }
 
 /// Of `/proc/<pid>/stat`.
@@ -50,6 +52,7 @@ impl Household {
             };
             memory.resident_kib += kib(&rollup, "Rss:");
             memory.proportional_kib += kib(&rollup, "Pss:");
+            memory.anonymous_kib += kib(&rollup, "Anonymous:");
         }
         Ok(memory)
     }
@@ -103,5 +106,6 @@ mod tests {
         assert!(has_both, "{members:?}");
         let memory = Household::of(std::process::id()).memory().expect("readable");
         assert!(memory.resident_kib >= memory.proportional_kib && memory.proportional_kib > 0);
+        assert!(memory.resident_kib > memory.anonymous_kib && memory.anonymous_kib > 0);
     }
 }
