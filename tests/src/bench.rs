@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::figures;
+use crate::target::Target;
 
 /// A figure with all its values.
 #[derive(Debug, Clone)]
@@ -47,7 +48,7 @@ pub struct Row {
     /// What was measured of the product.
     pub value: f64,
     /// What the design asks for.
-    pub target: &'static str,
+    pub target: Target,
     /// What cannot be undercut.
     pub floor: Floor,
     /// What was measured of the peer, and what has to be known of it.
@@ -121,6 +122,7 @@ impl Row {
                 (format!("{}{note}", digits(*peer)), format!("{:.2}", peer / value))
             }
         };
+        let target = target.judge(*value);
         let value = digits(*value);
         writeln!(table, "| {quantity} | {n} | {value} | {target} | {floor} | {peer} | {ratio} |")
             .expect("a string takes everything");
@@ -167,7 +169,7 @@ mod tests {
             quantity: "µs",
             n,
             value,
-            target: "≤ 5",
+            target: Target::at_most(5.0),
             floor: Floor::Measured(0.5, "raw"),
             peer: Some((8.0, String::new())),
         };
@@ -179,7 +181,7 @@ mod tests {
             rows: vec![row(1, 2.0), row(100, 20.0)],
         };
         let section = figure.section("command");
-        assert!(section.contains("| µs | 1 | 2.00 | ≤ 5 | 0.500 (raw) | 8.00 | 4.00 |\n"));
+        assert!(section.contains("| µs | 1 | 2.00 | ≤ 5: met | 0.500 (raw) | 8.00 | 4.00 |\n"));
         assert!(section.contains("µs as N^0.50, the peer's as N^0.00."), "{section}");
     }
 }

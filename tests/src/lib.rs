@@ -55,6 +55,7 @@ pub mod clocks;
 pub mod herd;
 pub mod pressure;
 pub mod figures;
+pub mod target;
 pub mod bench;
 pub mod pass_budget;
 pub mod peers;

@@ -29,6 +29,7 @@ use crate::binaries;
 use crate::cost::{self, Cost};
 use crate::exposition::Exposition;
 use crate::load;
+use crate::target::Target;
 
 /// Scrapes of which the median is taken.
 const PASSES: usize = 5;
@@ -89,21 +90,24 @@ pub fn run(agencies: &[usize], peer_series_max: usize) -> Result<Figure> {
             row(
                 "CPU ns / series",
                 own.ns_per_series(),
-                "≤ 50",
+                Target::at_most(50.0),
                 Floor::Design("31–36"),
                 peer.ns_per_series(),
             ),
             row(
                 "peak memory over the state, MiB",
                 mib(own.peak_bytes),
-                "independent of N",
+                Target::of_words("independent of N"),
                 Floor::Design("one chunk, 0.06"),
                 mib(peer.peak_bytes),
             ),
             row(
                 "CPU ms / scrape",
                 own.cpu.as_secs_f64() * 1e3,
-                if *n == 11_384 { "≤ 50 (nation, 20 series an agency)" } else { "–" },
+                match *n {
+                    11_384 => Target::at_most(50.0).noting(" (nation, 20 series an agency)"),
+                    _ => Target::NONE,
+                },
                 Floor::Unknown,
                 peer.cpu.as_secs_f64() * 1e3,
             ),

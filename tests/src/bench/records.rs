@@ -15,6 +15,7 @@ use super::redis::{Appended, Redis};
 use super::{Figure, Floor, Row};
 use crate::cost::Cost;
 use crate::load::{World, percentile};
+use crate::target::Target;
 
 /// At this rate the acknowledgement's time is asked for.
 const PACED_RECORDS_PER_SECOND: usize = 50_000;
@@ -115,42 +116,42 @@ impl Measured {
             row(
                 "durable records / s at full rate",
                 full.per_second(),
-                "≥ 50,000",
+                Target::at_least(50_000.0),
                 Floor::Measured(floor[0], "SQLite alone, the most"),
                 peer_per_second,
             ),
             row(
                 "collector's CPU-s / million records",
                 cpu[0],
-                "–",
+                Target::NONE,
                 Floor::Measured(floor[1], "SQLite alone"),
                 per_million(peer.cpu, peer.records),
             ),
             row(
                 "p99 ms of an acknowledgement at full rate",
                 full.p99_ms(),
-                "–",
+                Target::NONE,
                 Floor::Measured(under_way_ms, "all that is under way"),
                 peer_ms,
             ),
             row(
                 "p99 ms of a lone record meanwhile",
                 lone.p99_ms(),
-                "≤ 100",
+                Target::at_most(100.0),
                 Floor::Unknown,
                 p99_ms(&peer.lone),
             ),
             row(
                 "records / s of 50,000 offered",
                 paced.per_second(),
-                "≥ 49,500",
+                Target::at_least(49_500.0),
                 Floor::Unknown,
                 peer_per_second,
             ),
             row(
                 "p99 ms of an acknowledgement with 50,000 records / s offered",
                 paced.p99_ms(),
-                "≤ 100",
+                Target::at_most(100.0),
                 Floor::Unknown,
                 peer_ms,
             ),

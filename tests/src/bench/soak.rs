@@ -43,12 +43,13 @@ fn section(outcome: &LoadOutcome, command: &str) -> String {
     };
     line("reports answered, and counted by the collector", outcome.reports.to_string());
     line("reports held back", outcome.held_back.to_string());
-    line(
-        "RSS slope after the warm-up, KiB / hour",
-        slope(warm).map_or("–".into(), |slope| {
+    let grows = |samples: &[Sample]| {
+        slope(samples).map_or("–".into(), |slope| {
             format!("{:.0} ± {:.0}", slope.kib_per_hour, slope.plus_minus)
-        }),
-    );
+        })
+    };
+    line("RSS slope after the warm-up, KiB / hour", grows(warm));
+    line("of the last half of it", grows(&warm[warm.len() / 2..]));
     let ends = |of: fn(&Sample) -> u64| {
         let values = || outcome.samples.iter().map(of);
         let (first, last) = (values().next(), values().next_back());
@@ -73,7 +74,8 @@ fn section(outcome: &LoadOutcome, command: &str) -> String {
             "{agents} agents with a connection each, {rate} reports a second together, a scrape \
              every five seconds. Slope of the least squares over means of {LOOKS_PER_VALUE} \
              seconds after the first fifth of the time, with its 95 % interval. Target: nothing \
-             grows. A peer has no such figure: its memory grows with what its collector of \
+             grows without bound; what fills up to a bound (pages that SQLite keeps, histories of \
+             hours, what the allocator holds back) grows ever more slowly. A peer has no such figure: its memory grows with what its collector of \
              garbage leaves."
         ),
         &table,

@@ -20,6 +20,7 @@ use crate::cost::{Cost, peak_bytes};
 use crate::exposition::Exposition;
 use crate::load;
 use crate::program::Program;
+use crate::target::Target;
 use crate::web::Endpoint;
 
 /// Changes of one agency's state in a day: an office that is switched off and on.
@@ -69,10 +70,10 @@ pub async fn run(agents: &[usize], days: usize) -> Result<Figure> {
             peer: Some((of(peer), format!("{SERIES_PER_GROUP} series a group"))),
         };
         rows.extend([
-            row("seconds to the first scrape", "–", |start| start.took.as_secs_f64()),
-            row("CPU-s until then", "–", |start| start.cpu.as_secs_f64()),
-            row("RSS MiB then", "–", |start| start.resident_mib),
-            row("peak RSS MiB", "–", |start| start.peak_mib),
+            row("seconds to the first scrape", Target::NONE, |start| start.took.as_secs_f64()),
+            row("CPU-s until then", Target::NONE, |start| start.cpu.as_secs_f64()),
+            row("RSS MiB then", Target::NONE, |start| start.resident_mib),
+            row("peak RSS MiB", Target::NONE, |start| start.peak_mib),
         ]);
     }
     Ok(Figure {
