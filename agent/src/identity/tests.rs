@@ -1,5 +1,7 @@
 //! An authority of its own for tests of identity, enrolment and uplink.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
 use haidang_proto::model::spiffe::SpiffeId;
