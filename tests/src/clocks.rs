@@ -85,7 +85,7 @@ pub async fn run(agents: usize, tempo: Tempo, ways: &[Wrong]) -> Result<Outcome>
     let clock = crowd.directory().join("clock");
     crowd.restart_under(&clock, 0).await?;
     crowd.all_connected(WELL_WITHIN).await?;
-    let couriers = Couriers::start(&crowd)?;
+    let couriers = Couriers::start(&crowd, Duration::ZERO)?;
     couriers.more(0, WELL_WITHIN).await?;
     let mut endured = Vec::new();
     for wrong in ways.iter().copied() {

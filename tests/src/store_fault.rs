@@ -26,8 +26,13 @@ use crate::wait;
 
 /// Who deliver.
 const COURIERS: usize = 4;
-/// The collector's directory: a full disk is reached soon, and everything else fits.
-const DISK: &str = "256m";
+/// Between an acknowledgement and a courier's next delivery: as fast as they can they fill the disk
+/// by themselves within minutes, and no fault of it would ever end.
+const REST: Duration = Duration::from_millis(100);
+/// The collector's directory: a full disk is reached soon, and half an hour's records fit.
+const DISK: &str = "512m";
+/// Share of it that is free at the end of a fault.
+const FREE_RATIO_MIN: f64 = 0.25;
 /// What a slow disk takes for each sync.
 const SLOW_SYNC: Duration = Duration::from_millis(250);
 /// A courier's deliveries share commits of two syncs at most, some of them with a checkpoint's.
@@ -156,6 +161,11 @@ impl DiskInMemory {
         ensure!(status.success(), "{mount:?}: {status}; a disk in memory needs root");
         Ok(Self(at.to_owned()))
     }
+
+    fn free_ratio(&self) -> Result<f64> {
+        let disk = rustix::fs::statvfs(&self.0).context("ask how full the disk is")?;
+        Ok(disk.f_bavail as f64 / disk.f_blocks.max(1) as f64)
+    }
 }
 
 impl Drop for DiskInMemory {
@@ -227,12 +237,14 @@ pub async fn run(plan: Plan) -> Result<Outcome> {
         true => Some(Duty::begin(crowd.directory(), crowd.collector()?.plan.http).await?),
         false => None,
     };
-    let couriers = Couriers::start(&crowd)?;
+    let couriers = Couriers::start(&crowd, REST)?;
     couriers.more(0, SHOWS_WITHIN).await?;
     let mut endured = Vec::new();
     for (fault, lasting) in &plan.faults {
         let stood = stand(*fault, *lasting, &mut crowd, &couriers, duty.as_mut()).await;
         endured.push(stood.with_context(|| format!("the store: {}", fault.as_str()))?);
+        let free_ratio = disk.as_ref().context("it is mounted")?.free_ratio()?;
+        ensure!(free_ratio >= FREE_RATIO_MIN, "{DISK} are too little for what is delivered");
     }
     if let Some(duty) = &mut duty {
         let called = duty.called().await?;
@@ -365,8 +377,8 @@ impl Outcome {
         );
         writeln!(
             text,
-            "{} agents report every {} s, {COURIERS} couriers deliver as fast as they are \
-             acknowledged. While a fault stood no agency's state changed, every report was taken, \
+            "{} agents report every {} s, {COURIERS} couriers deliver, each {} ms after it \
+             was acknowledged. While a fault stood no agency's state changed, every report was taken, \
              and nothing was acknowledged from {} s after it showed in `{STORE_UP}`; after it \
              everything was well by itself. The alert \
              `{ALERT}` of the shipped rules was told to a webhook and resolved, and no other one. \
@@ -374,6 +386,7 @@ impl Outcome {
              lost or there twice.\n",
             plan.agents,
             plan.tempo.report_interval().as_secs(),
+            REST.as_millis(),
             SETTLED_AFTER.as_secs(),
         )?;
         text += "| the store | stood, s | shown after, s | webhook told after, s | well again after, s | acknowledged \

@@ -1,5 +1,5 @@
-//! A client that delivers records as an agent would, but as fast as they are acknowledged, and
-//! not always in good order. It remembers every record that it wrote and what was acknowledged.
+//! A client that delivers records as an agent would, but as fast as they are acknowledged or nearly
+//! so, and not always in good order. It remembers every record that it wrote and what was acknowledged.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -40,6 +40,7 @@ pub(crate) struct Courier {
     client: ReportingServiceClient<Channel>,
     done: Delivered,
     progress: Arc<Progress>,
+    rest: Duration,
 }
 
 /// How far a courier is, for whoever watches it.
@@ -80,7 +81,13 @@ impl Courier {
             .connect_with_connector_lazy(connector);
         let done =
             Delivered { journal, written: Vec::new(), deliveries: [0; 2], disturbed: [0; 2] };
-        Self { client: ReportingServiceClient::new(channel), done, progress: Arc::default() }
+        let client = ReportingServiceClient::new(channel);
+        Self { client, done, progress: Arc::default(), rest: Duration::ZERO }
+    }
+
+    /// Resting for so long after each acknowledgement.
+    pub(crate) fn resting(self, rest: Duration) -> Self {
+        Self { rest, ..self }
     }
 
     /// How far it is, as that changes.
@@ -151,6 +158,7 @@ impl Courier {
             bail!("{before} was acknowledged before, and now only {seq}");
         }
         ensure!(seq <= self.done.written.len() as u64, "{seq} was acknowledged, and never sent");
+        tokio::time::sleep(self.rest).await;
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! Couriers beside a crowd: they deliver records as fast as these are acknowledged, whatever is done
-//! to the collector meanwhile, and at the end every record is looked for.
+//! Couriers beside a crowd: they deliver records one batch after the other, whatever is done to the
+//! collector meanwhile, and at the end every record is looked for.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,13 +26,14 @@ pub(crate) struct Couriers {
 }
 
 impl Couriers {
-    /// Starts one for each identity that the crowd has for them.
-    pub(crate) fn start(crowd: &Crowd) -> Result<Self> {
+    /// Starts one for each identity that the crowd has for them. They rest for so long between an
+    /// acknowledgement and the next delivery.
+    pub(crate) fn start(crowd: &Crowd, rest: Duration) -> Result<Self> {
         let collector = crowd.collector()?.plan.dedicated[0];
         let (mut progress, mut tasks) = (Vec::new(), JoinSet::new());
         let stop = CancellationToken::new();
         for (number, agent) in (0..).zip(&crowd.couriers) {
-            let courier = Courier::new(agent.tls()?, collector, Uuid::new_v4());
+            let courier = Courier::new(agent.tls()?, collector, Uuid::new_v4()).resting(rest);
             progress.push(courier.progress());
             tasks.spawn(courier.run(Dice(number), stop.clone()));
         }
