@@ -270,10 +270,13 @@ pub(crate) fn bundle_to_wire(bundle: &TrustBundle) -> wire::TrustBundle {
     }
 }
 
-/// A store that failed, as its caller is told. The details are for the collector's own log.
+/// A store that failed, as its caller is told. The details are for the collector's own log, which a
+/// store that everybody waits for does not fill: `vitals` tells that.
 pub(crate) fn store_refusal(error: &StoreError) -> Status {
-    let error: &dyn std::error::Error = error;
-    tracing::warn!(error, "the store cannot take what an agent sent");
+    if !matches!(error, StoreError::Overloaded) {
+        let error: &dyn std::error::Error = error;
+        tracing::warn!(error, "the store cannot take what an agent sent");
+    }
     refuse(Refusal::StoreUnavailable)
 }
 

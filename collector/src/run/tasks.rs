@@ -130,7 +130,7 @@ pub(super) async fn vitals(
     stop: CancellationToken,
 ) {
     let mut second = every(Duration::from_secs(1));
-    let mut step_told = 0.0;
+    let (mut step_told, mut was_up) = (0.0, true);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -140,6 +140,17 @@ pub(super) async fn vitals(
         match health.up {
             true => metrics.store_written(health.lag),
             false => metrics.store_failed(health.lag),
+        }
+        if health.up != was_up {
+            was_up = health.up;
+            match was_up {
+                true => tracing::info!("the store takes what is written again"),
+                false => tracing::error!(
+                    lag_seconds = health.lag.as_secs(),
+                    "the store takes nothing: states go on, agents keep their records; see the \
+                     runbook StoreUnavailable"
+                ),
+            }
         }
         let step_seconds = clock.step_seconds();
         metrics.clock_stepped(step_seconds);

@@ -80,6 +80,8 @@ pub struct StoreThread {
     connection: Connection,
     jobs: Waiting,
     health: Option<Arc<Health>>,
+    /// Why nothing can be written, as it was logged.
+    trouble: Option<String>,
 }
 
 impl Store {
@@ -103,8 +105,18 @@ impl Store {
         });
         Ok(Opened {
             store: Self { writes, reads, health: Arc::clone(&health) },
-            writer: StoreThread { connection: writer, jobs: write_jobs, health: Some(health) },
-            reader: StoreThread { connection: reader, jobs: read_jobs, health: None },
+            writer: StoreThread {
+                connection: writer,
+                jobs: write_jobs,
+                health: Some(health),
+                trouble: None,
+            },
+            reader: StoreThread {
+                connection: reader,
+                jobs: read_jobs,
+                health: None,
+                trouble: None,
+            },
         })
     }
 
@@ -287,15 +299,27 @@ impl StoreThread {
         let proof = (!health.up.load(Ordering::Relaxed)).then_some(PROOF);
         let outcome = self.commit_group(first, proof, began, &mut settles);
         match &outcome {
-            Ok(()) => health.written(),
+            Ok(()) => {
+                health.written();
+                self.trouble = None;
+            }
             Err(error) => {
                 health.failed();
-                let error: &dyn std::error::Error = error;
-                tracing::error!(error, jobs = settles.len(), "the store cannot be written");
+                self.tell(error);
             }
         }
         for settle in settles {
             settle(outcome.clone());
+        }
+    }
+
+    /// Logs a trouble once: everybody tries again, and each attempt fails alike.
+    fn tell(&mut self, error: &StoreError) {
+        let trouble = format!("{error:?}");
+        if self.trouble.as_ref() != Some(&trouble) {
+            let error: &dyn std::error::Error = error;
+            tracing::error!(error, "the store cannot be written");
+            self.trouble = Some(trouble);
         }
     }
 
