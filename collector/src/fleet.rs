@@ -88,6 +88,9 @@ pub struct Arrival {
     pub source: IpAddr,
 }
 
+/// At most; agents that report more often than every ten seconds are also back sooner.
+const BACK_WITHIN: Duration = Duration::from_secs(80);
+
 /// Timing of the fold.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FleetConfig {
@@ -103,6 +106,13 @@ impl FleetConfig {
     /// Age beyond which a message says nothing any more.
     fn fresh_for(&self) -> Duration {
         self.report_interval * 3
+    }
+
+    /// Uptime within which whoever lives has come back after a start, also of a collector that was
+    /// away for long: agents spread their attempts over a minute (`RETRY_CAP` in the agent's
+    /// `uplink::choice`), and the handshakes of a crowd take a while.
+    fn back_within(&self) -> Duration {
+        self.fresh_for().max(BACK_WITHIN.min(self.report_interval * 8))
     }
 
     /// Age from which an unanswering gateway is believed, and gateways are checked.
@@ -175,6 +185,8 @@ pub struct Fleet {
     calendar: Calendar,
     started: Duration,
     started_wall: SystemTime,
+    /// The latest message of all from before this process, as the wall clock was then.
+    last_life: Option<SystemTime>,
     /// The latest tick, on the monotonic clock.
     ticked: Option<Duration>,
     /// By roster row.
@@ -190,6 +202,8 @@ struct Agency {
     agents: Vec<AgentId>,
     gateways: Vec<Gateway>,
     ever_verified: bool,
+    /// It was connected or degraded when the collector stopped, and nothing was heard since.
+    up_restored: bool,
     /// An outage was open when the collector stopped, and nothing was heard since.
     outage_restored: bool,
     /// It had stopped cleanly when the collector stopped, and nothing was heard since.
@@ -209,6 +223,7 @@ impl Agency {
             agents: Vec::new(),
             gateways: Vec::new(),
             ever_verified: false,
+            up_restored: false,
             outage_restored: false,
             stop_restored: None,
             stopped_for: Duration::ZERO,
@@ -229,6 +244,7 @@ impl Fleet {
             calendar: Calendar::default(),
             started: now.mono,
             started_wall: now.wall,
+            last_life: None,
             ticked: None,
             agencies: Vec::new(),
             agents: HashMap::new(),
@@ -286,6 +302,7 @@ impl Fleet {
     pub fn restore(&mut self, restored: RestoredAgent) {
         let RestoredAgent { agent, agency, last_verified, certificate_expiry } = restored;
         let row = self.roster.row(&agency);
+        self.last_life = self.last_life.max(last_verified);
         self.enrolled(agent, agency, certificate_expiry);
         if let Some(live) = self.agents.get_mut(&agent) {
             live.last_verified = last_verified;
@@ -317,10 +334,11 @@ impl Fleet {
                 agency.stop_restored = stopped;
                 AgencyState::Unknown
             }
-            AgencyState::Connected
-            | AgencyState::Degraded
-            | AgencyState::OffNetwork
-            | AgencyState::Unknown => AgencyState::Unknown,
+            AgencyState::Connected | AgencyState::Degraded => {
+                agency.up_restored = true;
+                AgencyState::Unknown
+            }
+            AgencyState::OffNetwork | AgencyState::Unknown => AgencyState::Unknown,
         };
         agency.ever_verified = true;
     }
@@ -377,6 +395,7 @@ impl Fleet {
         };
         let place = place(&self.roster, row, arrival, now.day());
         let agency = &mut self.agencies[row];
+        agency.up_restored = false;
         agency.outage_restored = false;
         agency.stop_restored = None;
         if place == Place::Verified {
@@ -463,6 +482,11 @@ impl Fleet {
 
     fn is_warming_up(&self, now: Now) -> bool {
         now.mono.saturating_sub(self.started) < self.config.fresh_for()
+    }
+
+    /// Whether the agents of before the start may still be on their way back.
+    fn is_awaiting(&self, now: Now) -> bool {
+        now.mono.saturating_sub(self.started) < self.config.back_within()
     }
 
     /// Whether no verified message is younger than 1.5 intervals.

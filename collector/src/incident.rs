@@ -11,6 +11,8 @@
 //! row) explains nothing, and when most parents fail at once the cause lies above them all.
 //! The same holds while none of the collector's own anchors answers, whatever a parent would explain:
 //! then an agency that says "my way ends in the core" is not accused either.
+//! After a start, agents that lived until the stop and have not come back in the time that this takes
+//! them count as grown late then: a collector that starts on a broken network hears nobody.
 //! Lateness (1.5 intervals) is looked at rather than silence (3), so that the suspicion stands
 //! before the first agency would be called silent.
 
@@ -45,6 +47,9 @@ pub(crate) struct Member {
     pub(crate) agents_prompt: u32,
     /// Agents that grew late a short while ago and did not stop cleanly.
     pub(crate) agents_late: u32,
+    /// Some of these lived until the collector stopped, and have not come back since its start: for
+    /// want of a fall that was seen, this is one.
+    pub(crate) is_missed: bool,
 }
 
 impl Member {
@@ -54,7 +59,7 @@ impl Member {
             Standing::Missing => Standing::Aside,
             standing => standing,
         };
-        Self { standing, agents_late: 0, ..self }
+        Self { standing, agents_late: 0, is_missed: false, ..self }
     }
 }
 
@@ -157,7 +162,8 @@ impl Incidents {
     /// Looks at every agency, in roster order.
     pub(crate) fn update(&mut self, members: &[Member], mono: Duration, wall: SystemTime) {
         for (memory, member) in self.rows.iter_mut().zip(members) {
-            if memory.was_up && member.standing.has_fallen() {
+            let falls = memory.was_up || member.is_missed && memory.fell_at.is_none();
+            if falls && member.standing.has_fallen() {
                 memory.fell_at = Some(mono);
             } else if !member.standing.has_fallen() {
                 memory.fell_at = None;

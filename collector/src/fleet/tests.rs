@@ -15,6 +15,7 @@ mod hours;
 mod laws;
 mod mass;
 mod posture;
+mod restart;
 mod several;
 mod topology;
 
@@ -286,8 +287,8 @@ fn after_a_restart_an_open_outage_stays_one_and_all_else_is_unknown_until_heard(
     assert_eq!(told, [(cut, unconfirmed), (AgencyState::Connected, AgencyState::Unknown)]);
     assert_eq!(view(&mut fleet, 0, 1).since, UNIX_EPOCH, "the outage began before");
     assert_eq!(view(&mut fleet, 0, 1).suppressed, Some(Suppression::WarmUp));
-    assert_eq!(view(&mut fleet, 1, 29).state, AgencyState::Unknown);
-    assert_eq!(view(&mut fleet, 1, 30).state, SILENT);
+    assert_eq!(view(&mut fleet, 1, 79).state, AgencyState::Unknown);
+    assert_eq!(view(&mut fleet, 1, 80).state, SILENT);
     assert_eq!(view(&mut fleet, 0, 500).state, unconfirmed);
     fleet.report(id(1), said(1, Verdict::Connected), home(), at(501));
     assert_eq!(state(&mut fleet, 501), AgencyState::Connected);

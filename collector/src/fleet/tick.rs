@@ -1,7 +1,7 @@
 //! Once a second: every agency is judged by its own facts, the incidents are looked for over all of
 //! them, and what changed is told.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use haidang_proto::model::verdict::DownCause;
 
@@ -41,7 +41,10 @@ impl Fleet {
         for (row, agency) in self.agencies.iter().enumerate() {
             let agents: Vec<&Agent> = self.agents_of(agency).collect();
             let state = self.judge(agency, &agents, now);
-            let member = self.member(&agents, state, in_force[row], now);
+            let mut member = self.member(&agents, state, in_force[row], now);
+            let missed = self.missed_since_the_start(agency, &agents, now);
+            member.agents_late += missed;
+            member.is_missed = missed > 0;
             // Machines that are switched off at the end of the day are nobody's incident.
             members.push(if expected[row] { member } else { member.not_expected() });
             judged.push(state);
@@ -113,7 +116,9 @@ impl Fleet {
     fn judge(&self, agency: &Agency, agents: &[&Agent], now: Now) -> AgencyState {
         let mut facts = judge::Facts::new(&self.config);
         facts.ever_verified = agency.ever_verified;
-        facts.warm_up = self.is_warming_up(now);
+        let is_awaited =
+            || self.is_awaiting(now) && agents.iter().all(|agent| agent.heard.is_none());
+        facts.warm_up = self.is_warming_up(now) || is_awaited();
         facts.outage_restored = agency.outage_restored;
         facts.stop_restored = agency.stop_restored;
         facts.gateway_lost =
@@ -140,7 +145,7 @@ impl Fleet {
             | AgencyState::Unknown
             | AgencyState::NotEnrolled => Standing::Aside,
         };
-        let mut member = Member { standing, agents_prompt: 0, agents_late: 0 };
+        let mut member = Member { standing, agents_prompt: 0, agents_late: 0, is_missed: false };
         for age in agents.iter().filter_map(|agent| agent.age(now.mono)) {
             if age <= self.config.doubt_after() {
                 member.agents_prompt += 1;
@@ -149,6 +154,31 @@ impl Fleet {
             }
         }
         member
+    }
+
+    /// Agents that lived until the collector stopped and have not come back, in the minute after
+    /// the time that this takes them: a collector that starts on a broken network, or with
+    /// a wrong clock, hears nobody, and that is nobody's outage; and a parent may have failed
+    /// meanwhile.
+    fn missed_since_the_start(&self, agency: &Agency, agents: &[&Agent], now: Now) -> u32 {
+        let up_for = now.mono.saturating_sub(self.started);
+        let is_due = !self.is_awaiting(now) && up_for <= self.config.back_within() + SILENCE_WINDOW;
+        if !is_due || agency.outage_restored || agency.stop_restored.is_some() {
+            return 0;
+        }
+        let lived = |at: SystemTime| {
+            self.last_life.is_some_and(|last| {
+                last.duration_since(at).unwrap_or_default() <= self.config.fresh_for()
+            })
+        };
+        let missed = agents.iter().filter(|agent| {
+            agent.heard.is_none()
+                && agent.conflict.is_none()
+                && agent.last_verified.is_some_and(lived)
+        });
+        // When agents were last heard is kept every half minute, an agency's state at once.
+        let at_least = u32::from(agency.up_restored);
+        u32::try_from(missed.count()).unwrap_or(u32::MAX).max(at_least)
     }
 }
 

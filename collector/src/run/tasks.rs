@@ -215,11 +215,12 @@ impl Keeper {
 
     async fn checkpoint(&self, kept_until: &mut SystemTime) {
         let snapshot = Arc::clone(&self.snapshot.borrow());
+        let news_since = news_since(*kept_until, snapshot.taken_at);
         let seen: Vec<Seen> = snapshot
             .agents
             .iter()
             .filter_map(|view| {
-                let last_heard = view.last_heard.filter(|heard| *heard >= *kept_until)?;
+                let last_heard = view.last_heard.filter(|heard| *heard >= news_since)?;
                 Some(Seen { agent: view.agent, last_heard, last_verified: view.last_verified })
             })
             .collect();
@@ -228,6 +229,12 @@ impl Keeper {
             Err(error) => tracing::debug!(%error, "no checkpoint was made"),
         }
     }
+}
+
+/// Since when what was heard is not kept yet. When the clock was set back, nothing would be new for
+/// as long as it had been ahead: all of it counts then.
+fn news_since(kept_until: SystemTime, now: SystemTime) -> SystemTime {
+    if now < kept_until { SystemTime::UNIX_EPOCH } else { kept_until }
 }
 
 /// Before when history is dropped: `age_max` ago, but not more of it than a day at a time.
@@ -285,6 +292,15 @@ fn every(period: Duration) -> tokio::time::Interval {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_keep_what_is_heard_from_being_kept() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+        let before = now - Duration::from_secs(30);
+        assert_eq!(news_since(before, now), before);
+        let year_ahead = now + Duration::from_secs(365 * 86_400);
+        assert_eq!(news_since(year_ahead, now), SystemTime::UNIX_EPOCH);
+    }
 
     #[test]
     fn a_clock_that_is_ahead_drops_a_day_at_a_time() {

@@ -4,15 +4,15 @@ use super::*;
 use crate::snapshot::IncidentKind;
 
 /// Six districts of eight communes each; every office has one agent.
-struct City {
-    fleet: Fleet,
+pub(super) struct City {
+    pub(super) fleet: Fleet,
     sequence: u64,
 }
 
 const DISTRICTS: u64 = 6;
 const COMMUNES: u64 = 8;
 
-fn agents() -> impl Iterator<Item = (u128, String, String)> {
+pub(super) fn agents() -> impl Iterator<Item = (u128, String, String)> {
     (0..DISTRICTS).flat_map(|district| {
         let office = std::iter::once(format!("01-10{district}"));
         let communes = (0..COMMUNES).map(move |c| format!("01-10{district}-0000{c}"));
@@ -23,12 +23,12 @@ fn agents() -> impl Iterator<Item = (u128, String, String)> {
     })
 }
 
-fn district_of(agency: &str) -> u64 {
+pub(super) fn district_of(agency: &str) -> u64 {
     agency[5..6].parse().expect("a digit")
 }
 
 impl City {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let rows: String = agents()
             .map(|(n, agency, _)| {
                 let parent = if agency.len() == 6 { "01" } else { &agency[..6] };
@@ -44,7 +44,7 @@ impl City {
     }
 
     /// Time goes on second by second, and the agents that are wanted report every interval.
-    fn run(&mut self, seconds: std::ops::Range<u64>, heard: impl Fn(&str) -> bool) {
+    pub(super) fn run(&mut self, seconds: std::ops::Range<u64>, heard: impl Fn(&str) -> bool) {
         for second in seconds {
             self.sequence += 1;
             for (n, _, source) in agents().filter(|(_, agency, _)| heard(agency)) {
@@ -59,18 +59,18 @@ impl City {
         }
     }
 
-    fn count(&self, second: u64, state: &str) -> usize {
+    pub(super) fn count(&self, second: u64, state: &str) -> usize {
         let snapshot = self.fleet.snapshot(at(second));
         snapshot.agencies.iter().filter(|view| view.state.as_str() == state).count()
     }
 
-    fn incidents(&self, second: u64) -> Vec<(IncidentKind, String, usize)> {
+    pub(super) fn incidents(&self, second: u64) -> Vec<(IncidentKind, String, usize)> {
         let incidents = self.fleet.snapshot(at(second)).incidents;
         incidents.into_iter().map(|i| (i.kind, i.scope, i.agencies.len())).collect()
     }
 }
 
-const EVERYBODY: fn(&str) -> bool = |_| true;
+pub(super) const EVERYBODY: fn(&str) -> bool = |_| true;
 
 #[test]
 fn a_parents_outage_is_one_incident_and_its_children_are_suppressed() {
