@@ -32,6 +32,9 @@ const CPU_SECONDS: Target = Target::at_most(3.0).missed_because(
     "a new process knows no session: 10,000 full handshakes alone take more, see Handshakes",
 );
 
+/// Who is called, and rightly, when a collector is not started again at once.
+const COLLECTOR_DOWN: &str = "CollectorDown";
+
 /// What is done.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -39,6 +42,8 @@ pub struct Plan {
     pub agents: usize,
     /// How often they report.
     pub tempo: Tempo,
+    /// How long the collector is not started again.
+    pub away: Duration,
     /// Whether Prometheus and Alertmanager look on.
     pub on_duty: bool,
 }
@@ -69,7 +74,7 @@ pub struct Outcome {
 /// # Errors
 /// As [`Outcome`] says.
 pub async fn run(plan: Plan) -> Result<Outcome> {
-    let Plan { agents, tempo, on_duty } = plan;
+    let Plan { agents, tempo, away, on_duty } = plan;
     let mut crowd = Crowd::gather(CrowdPlan { agents, couriers: 0, tempo }, |_| Ok(())).await?;
     let mut duty = match on_duty {
         true => Some(Duty::begin(crowd.directory(), crowd.collector()?.plan.http).await?),
@@ -78,11 +83,22 @@ pub async fn run(plan: Plan) -> Result<Outcome> {
     let settled = Instant::now();
     crowd.heard_since(settled, BACK_TIMEOUT).await?;
     let killed = Instant::now();
-    crowd.restart().await?;
+    crowd.restart_after(away).await?;
     let ready = Instant::now();
     let pid = crowd.collector.as_mut().context("it is there")?.process().pid();
     let before = Cost::of(pid)?;
-    crowd.heard_since(ready, BACK_TIMEOUT).await?;
+    let watched = async {
+        loop {
+            if let Err(error) = nobody_is_missed(&crowd).await {
+                return error.context("while they came back");
+            }
+            tokio::time::sleep(tempo.report_interval() / 4).await;
+        }
+    };
+    tokio::select! {
+        heard = crowd.heard_since(ready, BACK_TIMEOUT) => heard?,
+        missed = watched => return Err(missed),
+    }
     let cpu = Cost::of(pid)?.cpu.saturating_sub(before.cpu);
     let quiet = Instant::now();
     while quiet.elapsed() < tempo.report_interval() * QUIET_INTERVALS {
@@ -92,7 +108,8 @@ pub async fn run(plan: Plan) -> Result<Outcome> {
     crowd.all_connected(BACK_TIMEOUT).await?;
     if let Some(duty) = &mut duty {
         let called = duty.called().await?;
-        ensure!(called.is_empty(), "somebody was called: {called:?}");
+        let of_the_absence = |name: &String| !away.is_zero() && name == COLLECTOR_DOWN;
+        ensure!(called.iter().all(of_the_absence), "somebody was called: {called:?}");
     }
 
     let outcome = Outcome {
@@ -197,11 +214,16 @@ impl Outcome {
     /// Never; writing to a text cannot fail.
     pub fn section(&self) -> Result<String> {
         let agents = self.plan.agents;
-        let command = format!("haidang-faults herd --agents {agents}");
-        let mut text = format!(
-            "## The herd after a restart of the collector\n\n{}\n\n",
-            figures::origin(&command)
+        let (mut title, mut command) = (
+            "The herd after a restart of the collector".to_owned(),
+            format!("haidang-faults herd --agents {agents}"),
         );
+        let away = self.plan.away.as_secs();
+        if away > 0 {
+            title += &format!(" that was away for {away} s");
+            command += &format!(" --away-seconds {away}");
+        }
+        let mut text = format!("## {title}\n\n{}\n\n", figures::origin(&command));
         let build = if cfg!(debug_assertions) { "debug" } else { "release" };
         writeln!(
             text,
@@ -209,8 +231,9 @@ impl Outcome {
              when to connect, report every {} s; the collector ({build} build) is killed and started \
              again on the same two cores. Everybody was back within the window that the rule and \
              the server's interval give, no report was refused twice, no agency was anything but \
-             unknown or connected, and nobody was called by the shipped alerts.\n",
+             unknown or connected, and nobody was called by the shipped alerts{}.\n",
             self.plan.tempo.report_interval().as_secs(),
+            if away > 0 { " but for the absence itself" } else { "" },
         )?;
         let at = |share: f64| {
             let last = self.back.len().saturating_sub(1);
@@ -248,7 +271,8 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    const PLAN: Plan = Plan { agents: 1, tempo: Tempo::Default, on_duty: false };
+    const PLAN: Plan =
+        Plan { agents: 1, tempo: Tempo::Default, away: Duration::ZERO, on_duty: false };
 
     /// One agent: killed at 0, ready at 5 s, and what it does, by the second.
     fn judge(steps: &[(u64, What)]) -> Result<Outcome> {

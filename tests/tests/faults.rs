@@ -48,7 +48,8 @@ async fn a_store_that_fails_shows_changes_no_state_loses_no_record_and_heals_by_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_comes_back_within_its_windows_after_a_restart_and_nobody_is_called() {
     let _shared = MACHINE.read().await;
-    let plan = herd::Plan { agents: 150, tempo: Tempo::Brisk, on_duty: false };
+    let plan =
+        herd::Plan { agents: 150, tempo: Tempo::Brisk, away: Duration::ZERO, on_duty: false };
     let outcome = herd::run(plan).await.unwrap_or_else(|error| panic!("{error:#}"));
     println!("{outcome:?}");
 }

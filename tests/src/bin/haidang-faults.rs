@@ -66,6 +66,9 @@ enum Task {
         /// How many agents, each with its mTLS connection.
         #[arg(long, default_value_t = 10_000)]
         agents: usize,
+        /// How long the collector is not started again.
+        #[arg(long, default_value_t = 0)]
+        away_seconds: u64,
     },
     /// Flood the collector with posture, a week of journals and readers that never read, and see
     /// that no state changes.
@@ -144,8 +147,9 @@ async fn run(task: Task) -> Result<()> {
             }
             section
         }
-        Task::Herd { agents } => {
-            let plan = herd::Plan { agents, tempo: Tempo::Default, on_duty: true };
+        Task::Herd { agents, away_seconds } => {
+            let away = Duration::from_secs(away_seconds);
+            let plan = herd::Plan { agents, tempo: Tempo::Default, away, on_duty: true };
             herd::run(plan).await?.section()?
         }
         Task::Pressure { agents, seconds, backlog_agents, readers } => {

@@ -195,12 +195,13 @@ impl Crowd {
         self.directory.path()
     }
 
-    /// Kills the collector and starts it again.
+    /// Kills the collector and starts it again, after so long.
     ///
     /// # Errors
     /// When it is not ready in time.
-    pub async fn restart(&mut self) -> Result<()> {
+    pub async fn restart_after(&mut self, away: Duration) -> Result<()> {
         let plan = self.collector.take().context("the collector is away")?.kill();
+        tokio::time::sleep(away).await;
         self.collector = Some(Collector::start_again(plan).await?);
         Ok(())
     }
