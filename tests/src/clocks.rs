@@ -22,8 +22,10 @@ use crate::wait;
 const COURIERS: usize = 2;
 const HOUR: i64 = 3_600;
 const YEAR: i64 = 365 * 86_400;
-/// Each wrong time stands for so many report intervals: silence is judged after three.
-const INTERVALS: u32 = 5;
+/// A step stands for so many report intervals: silence is judged after three.
+const STEP_INTERVALS: u32 = 5;
+/// The same of a collector that starts so: who is missed then is judged after eight.
+const START_INTERVALS: u32 = 12;
 /// Until all is well: agents that were turned away come back within a minute, a certificate of the
 /// future is replaced within seconds.
 const WELL_WITHIN: Duration = Duration::from_secs(150);
@@ -91,9 +93,13 @@ pub async fn run(agents: usize, tempo: Tempo, ways: &[Wrong]) -> Result<Outcome>
             Wrong::Stepped(seconds) => process_fault::step(&clock, seconds)?,
             Wrong::FromTheStart(seconds) => crowd.restart_under(&clock, seconds).await?,
         }
+        let intervals = match wrong {
+            Wrong::Stepped(_) => STEP_INTERVALS,
+            Wrong::FromTheStart(_) => START_INTERVALS,
+        };
         let stands = Instant::now();
         let mut last = (BTreeMap::new(), BTreeMap::new());
-        while stands.elapsed() < tempo.report_interval() * INTERVALS {
+        while stands.elapsed() < tempo.report_interval() * intervals {
             last = looked(&crowd).await?;
             let may_be = |state: &String| STATES.contains(&state.as_str());
             ensure!(last.0.keys().all(may_be), "{wrong:?}: {:?}", last.0);
@@ -163,12 +169,13 @@ impl Outcome {
         writeln!(
             text,
             "{} agents report every {} s and {COURIERS} couriers deliver, while the collector's wall \
-             clock alone is wrong for {} s. No agency was called disconnected, silent \
+             clock alone is wrong for {} s, and for {} s from a start. No agency was called disconnected, silent \
              or off the network; with the right time all was well by itself, without a restart; each \
              of the couriers' {} records was found once, as written.\n",
             self.agents,
             interval.as_secs(),
-            (interval * INTERVALS).as_secs(),
+            (interval * STEP_INTERVALS).as_secs(),
+            (interval * START_INTERVALS).as_secs(),
             self.records,
         )?;
         text += "| the clock | agencies at the end of it | turned away until then, in all | well again after, s |\n\

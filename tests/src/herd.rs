@@ -256,7 +256,11 @@ impl Outcome {
             ("reports refused", self.refused.to_string()),
             (
                 "collector's CPU-s until all were back",
-                format!("{cpu:.2} (target {})", CPU_SECONDS.judge(cpu)),
+                // Of a collector that was away, in which a minute of reports is held too, none is asked.
+                match away {
+                    0 => format!("{cpu:.2} (target {})", CPU_SECONDS.judge(cpu)),
+                    _ => format!("{cpu:.2}"),
+                },
             ),
         ];
         text += "| what | value |\n|---|---|\n";

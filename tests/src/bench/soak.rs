@@ -45,7 +45,9 @@ fn section(outcome: &LoadOutcome, command: &str) -> String {
     line("reports held back", outcome.held_back.to_string());
     let grows = |samples: &[Sample]| {
         slope(samples).map_or("–".into(), |slope| {
-            format!("{:.0} ± {:.0}", slope.kib_per_hour, slope.plus_minus)
+            let is_certain = slope.kib_per_hour > slope.plus_minus;
+            let judged = if is_certain { "grows" } else { "no growth that is certain" };
+            format!("{:.0} ± {:.0}: {judged}", slope.kib_per_hour, slope.plus_minus)
         })
     };
     line("RSS slope after the warm-up, KiB / hour", grows(warm));
@@ -74,8 +76,7 @@ fn section(outcome: &LoadOutcome, command: &str) -> String {
             "{agents} agents with a connection each, {rate} reports a second together, a scrape \
              every five seconds. Slope of the least squares over means of {LOOKS_PER_VALUE} \
              seconds after the first fifth of the time, with its 95 % interval. Target: nothing \
-             grows without bound; what fills up to a bound (pages that SQLite keeps, histories of \
-             hours, what the allocator holds back) grows ever more slowly. A peer has no such figure: its memory grows with what its collector of \
+             grows without bound. A peer has no such figure: its memory grows with what its collector of \
              garbage leaves."
         ),
         &table,
