@@ -169,9 +169,9 @@ impl Outcome {
         writeln!(
             text,
             "{} agents report every {} s and {COURIERS} couriers deliver, while the collector's wall \
-             clock alone is wrong for {} s, and for {} s from a start. No agency was called disconnected, silent \
-             or off the network; with the right time all was well by itself, without a restart; each \
-             of the couriers' {} records was found once, as written.\n",
+             clock alone is wrong for {} s, and for {} s from a start. No agency was called \
+             disconnected, silent or off the network; with the right time all was well by itself, \
+             without a restart; each of the couriers' {} records was found once, as written.\n",
             self.agents,
             interval.as_secs(),
             (interval * STEP_INTERVALS).as_secs(),

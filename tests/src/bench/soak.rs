@@ -76,8 +76,8 @@ fn section(outcome: &LoadOutcome, command: &str) -> String {
             "{agents} agents with a connection each, {rate} reports a second together, a scrape \
              every five seconds. Slope of the least squares over means of {LOOKS_PER_VALUE} \
              seconds after the first fifth of the time, with its 95 % interval. Target: nothing \
-             grows without bound. A peer has no such figure: its memory grows with what its collector of \
-             garbage leaves."
+             grows without bound. A peer has no such figure: its memory grows with what its \
+             collector of garbage leaves."
         ),
         &table,
     )
