@@ -270,8 +270,9 @@ pub(crate) fn bundle_to_wire(bundle: &TrustBundle) -> wire::TrustBundle {
     }
 }
 
-/// A store that failed, as its caller is told. The details are for the collector's own log, which a
-/// store that everybody waits for does not fill: `vitals` tells that.
+/// A store that failed, as its caller is told. The details are for the collector's own log. That
+/// too much waits is counted with the refusals and not logged for each of thousands; a store that
+/// hangs is told once by `vitals`.
 pub(crate) fn store_refusal(error: &StoreError) -> Status {
     if !matches!(error, StoreError::Overloaded) {
         let error: &dyn std::error::Error = error;
