@@ -19,6 +19,7 @@ use rusqlite::Connection;
 use crate::collector::{Collector, Tempo};
 use crate::duty::Duty;
 use crate::figures;
+use crate::kills::courier::BATCH_MAX;
 use crate::load::couriers::Couriers;
 use crate::load::crowd::{Crowd, CrowdPlan, What};
 use crate::program::Program;
@@ -271,7 +272,13 @@ async fn stand(
         _ => Some(shows(crowd.collector()?, 0.0).await?),
     };
     if shown_after.is_some() {
+        let before = couriers.acknowledged();
         settles(crowd.collector()?, couriers).await?;
+        let under_way = couriers.acknowledged() - before;
+        ensure!(
+            fault == StoreFault::Full || under_way <= COURIERS as u64 * BATCH_MAX,
+            "{under_way} records were acknowledged, more than were under way"
+        );
     }
     let before = couriers.acknowledged();
     let called_after = match (&mut duty, shown_after) {

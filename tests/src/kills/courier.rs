@@ -27,7 +27,7 @@ use crate::anybody::Anybody;
 use crate::dice::Dice;
 
 /// Records of one delivery at most.
-const BATCH_MAX: u64 = 64;
+pub(crate) const BATCH_MAX: u64 = 64;
 /// Records that may wait for their acknowledgement.
 const WAITING_MAX: u64 = 256;
 /// As the agent's.
