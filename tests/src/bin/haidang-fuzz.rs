@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     let waiting = Mutex::new(names.iter().copied().filter(is_chosen));
     let results = Mutex::new(repository("tests/benches/RESULTS.md"));
     // Of the sources that run: the first row that is recorded changes the checkout.
-    let provenance = figures::provenance();
+    let provenance = format!("{}, {jobs} at a time", figures::provenance());
     let next = || locked(&waiting).next();
     let work = || {
         let mut crashes = 0;
@@ -166,12 +166,12 @@ fn entries(directory: &Path) -> Result<usize> {
 
 fn notes() -> String {
     format!(
-        "`haidang-fuzz --seconds N [--only parser]`, each row by the last run of its parser, whose \
-         commit, day and machine it names.\n\nlibFuzzer with AddressSanitizer and debug \
-         assertions, one process a parser and one parser a processor, inputs up to {} KiB, {INPUT_TIMEOUT_SECONDS} s and \
-         {MEMORY_MIB_MAX} MiB an input. Seeds are in `tests/fuzz/corpus`, what earlier runs found \
-         is kept beside the build. A failure is a panic, a broken invariant, a timeout or too much \
-         memory.",
+        "`haidang-fuzz --seconds N [--jobs N] [--only parser,…]`, each row by the last run of its \
+         parser, whose commit, day and machine it names.\n\nlibFuzzer with AddressSanitizer and \
+         debug assertions, one process a parser, as many at a time as its row says (two where it \
+         does not), inputs up to {} KiB, {INPUT_TIMEOUT_SECONDS} s and {MEMORY_MIB_MAX} MiB an \
+         input. Seeds are in `tests/fuzz/corpus`, what earlier runs found is kept beside the \
+         build. A failure is a panic, a broken invariant, a timeout or too much memory.",
         INPUT_BYTES_MAX >> 10,
     )
 }
