@@ -14,6 +14,8 @@ pub mod startup;
 pub mod soak;
 mod pushgateway;
 pub mod raw_tls;
+mod otlp;
+mod rotel;
 mod redis;
 mod tls;
 

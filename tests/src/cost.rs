@@ -3,10 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// Unit of the times in `/proc/<pid>/stat`: `USER_HZ`, 100 on every Linux.
 const TICKS_PER_SECOND: u64 = 100;
+/// Processor time that does not grow for so long is at its end.
+const QUIET: Duration = Duration::from_millis(250);
+const QUIET_LOOKS_MAX: u32 = 120;
 
 /// Processor time and memory of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,24 @@ impl Cost {
             resident_bytes: number(&status, "VmRSS:")? * 1_024,
             threads: number(&status, "Threads:")?,
         })
+    }
+
+    /// Reads it once the process has worked off what it has queued, and its processor time stands
+    /// still.
+    ///
+    /// # Errors
+    /// When there is no such process, or it is at work for half a minute.
+    pub async fn settled(pid: u32) -> Result<Self> {
+        let mut last = Self::of(pid)?;
+        for _ in 0..QUIET_LOOKS_MAX {
+            tokio::time::sleep(QUIET).await;
+            let now = Self::of(pid)?;
+            if now.cpu == last.cpu {
+                return Ok(now);
+            }
+            last = now;
+        }
+        bail!("process {pid} is still at work after {:?}", QUIET * QUIET_LOOKS_MAX)
     }
 }
 

@@ -1,5 +1,6 @@
-//! Peers in Python: gRPC's own implementation and sslyze, in a virtual environment beside the build
-//! that `tests/python/install` fills with exactly what the repository pins.
+//! Peers that come as Python packages: gRPC's own implementation, sslyze and rotel, in a virtual
+//! environment beside the build that `tests/python/install` fills with exactly what the repository
+//! pins.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,6 +14,18 @@ use crate::binaries::repository;
 /// # Errors
 /// With the command that installs them, when they are missing or not what is pinned now.
 pub fn interpreter() -> Result<PathBuf> {
+    Ok(environment()?.join("bin/python"))
+}
+
+/// A file of a package.
+///
+/// # Errors
+/// Likewise.
+pub fn package(file: &str) -> Result<PathBuf> {
+    Ok(environment()?.join("lib/python3.11/site-packages").join(file))
+}
+
+fn environment() -> Result<PathBuf> {
     let cache = match std::env::var_os("XDG_CACHE_HOME") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
@@ -29,5 +42,5 @@ pub fn interpreter() -> Result<PathBuf> {
         "{} has not the Python packages that the repository pins: run `tests/python/install` first",
         place.display()
     );
-    Ok(place.join("bin/python"))
+    Ok(place)
 }

@@ -1,18 +1,22 @@
 //! What a report costs the server: processor seconds for a million, over mTLS, with
-//! authorization, fold, metrics and snapshots. The peer is the Pushgateway with pushes of as many
-//! series over plain text; the floor, measured too, is raw TLS with frames of the same length.
+//! authorization, fold, metrics and snapshots. The peers get as many series over plain text: rotel
+//! by exports over as many connections, the Pushgateway by pushes. The floor, measured too, is raw
+//! TLS with frames of the same length.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio_rustls::client::TlsStream;
 
 use super::pushgateway::{Held, Mode, Pushgateway, SERIES_PER_PUSH};
-use super::raw_tls::{FRAME, RawTls};
+use super::raw_tls::{ANSWER, FRAME, RawTls};
+use super::rotel::{self, Rotel};
 use super::tls::{TlsFiles, hold};
 use super::{Figure, Floor, Row};
 use crate::cost::Cost;
@@ -32,23 +36,30 @@ pub struct IngestPlan {
     pub pushes: usize,
 }
 
+/// Of so many connections the design's targets are.
+const TARGET_CONNECTIONS: usize = 10_000;
 /// Callgrind: 85,000 instructions a report, 4,000 of them the fold.
 const TARGET: Target = Target::at_most(45.0)
     .noting(", stretch 35")
     .missed_because("HTTP/2, gRPC and TLS; the fold is a twentieth of the instructions");
+/// What more connections may cost.
+const GROWTH_TARGET: Target = Target::at_most(1.5).missed_because(
+    "each connection's state has left the processor's caches when its report comes",
+);
 /// Reports a second that the collector takes of one agent in the long run.
 const REPORTS_PER_AGENT_MAX: u32 = 20;
 
 /// Measures at each size.
 ///
 /// # Errors
-/// When a report or a push is not accepted, or a program does not start.
+/// When a report, an export or a push is not accepted, or a program does not start.
 pub async fn run(plan: &IngestPlan) -> Result<Figure> {
     let mut rows = Vec::new();
     let mut latencies = Vec::new();
-    for n in &plan.connections {
-        let rate = plan.rate.min(u32::try_from(*n)? * REPORTS_PER_AGENT_MAX * 3 / 4);
-        let load = LoadPlan { agents: *n, rate, duration: plan.duration };
+    let mut fewest = None;
+    for n in plan.connections.iter().copied() {
+        let rate = plan.rate.min(u32::try_from(n)? * REPORTS_PER_AGENT_MAX * 3 / 4);
+        let load = LoadPlan { agents: n, rate, duration: plan.duration };
         let outcome = load::run(load).await?;
         ensure!(outcome.errors == 0, "{} reports were not answered", outcome.errors);
         ensure!(
@@ -58,7 +69,8 @@ pub async fn run(plan: &IngestPlan) -> Result<Figure> {
             outcome.counted
         );
         let floor = floor(load).await?;
-        let (unchecked, checked) = peer(*n, plan.pushes).await?;
+        let rotel = rotel(load).await?;
+        let (unchecked, checked) = pushgateway(n, plan.pushes).await?;
         let ms = |share| outcome.latency(share).unwrap_or_default().as_secs_f64() * 1e3;
         latencies.push(format!(
             "{n} connections: {rate}/s, {} reports, {} held back, answers p50 {:.1} ms, p99 {:.1} ms",
@@ -68,38 +80,83 @@ pub async fn run(plan: &IngestPlan) -> Result<Figure> {
             ms(0.99)
         ));
         let value = outcome.cpu_seconds_per_million();
-        let row = |quantity, target, peer: Pushed| Row {
-            quantity,
-            n: *n,
+        let mut row = |quantity, value, target, floor, peer| {
+            let target = if n >= TARGET_CONNECTIONS { target } else { Target::NONE };
+            rows.push(Row { quantity, n, value, target, floor, peer });
+        };
+        let floor = Floor::Measured(floor, "raw TLS frames");
+        row("CPU-s / million reports", value, TARGET, floor, None);
+        let target = share_of(rotel, 1.3)
+            .noting(" (rotel ÷ 1.3)")
+            .missed_because("rotel neither encrypts nor folds");
+        let name = format!("rotel {}", rotel::VERSION);
+        row(
+            "CPU-s / million reports, beside rotel",
             value,
             target,
-            floor: Floor::Measured(floor, "raw TLS frames"),
-            peer: Some((peer.cpu_seconds_per_million, format!("{} pushes", peer.pushes))),
-        };
-        let target = match *n {
-            10_000.. => TARGET,
-            _ => Target::of_words("at 10,000 ≤ 1.5 × this"),
-        };
-        rows.push(row("CPU-s / million reports; peer unchecked", target, unchecked));
-        let hundredth = Target::of_words("100 × less");
-        rows.push(row("CPU-s / million reports; peer as by default", hundredth, checked));
+            Floor::Unknown,
+            Some((rotel, name)),
+        );
+        let target = share_of(unchecked.cpu_seconds_per_million, 5.0)
+            .noting(" (its ÷ 5)")
+            .missed_because("it has no TLS, and 32 connections");
+        let peer = (unchecked.cpu_seconds_per_million, format!("{} pushes", unchecked.pushes));
+        row(
+            "CPU-s / million reports, beside the Pushgateway unchecked",
+            value,
+            target,
+            Floor::Unknown,
+            Some(peer),
+        );
+        let target = share_of(checked.cpu_seconds_per_million, 100.0).noting(" (its ÷ 100)");
+        let peer = (checked.cpu_seconds_per_million, format!("{} pushes", checked.pushes));
+        row(
+            "CPU-s / million reports, beside the Pushgateway as by default",
+            value,
+            target,
+            Floor::Unknown,
+            Some(peer),
+        );
+        match fewest {
+            None => fewest = Some(value),
+            Some(fewest) => row(
+                "cost of a report ÷ that at the fewest connections",
+                value / fewest,
+                GROWTH_TARGET,
+                Floor::Unknown,
+                None,
+            ),
+        }
     }
     Ok(Figure {
         title: "Reports over mTLS",
         size: "connections",
-        peer: "Pushgateway 1.5.1, plain text",
+        peer: "peer, plain text",
         notes: format!(
             "User and system time of the server's process, of `/proc/<pid>/stat`: reports over \
              one mTLS HTTP/2 connection an agent, authorized, folded, counted, with a snapshot \
              each second and a scrape every five; the median of windows of 5 s. A million is \
-             scaled from what was sent, which both servers counted themselves. The floor reads \
-             and writes as many bytes over as many mTLS connections at the same rate and does \
-             nothing with them. The peer holds a group of {SERIES_PER_PUSH} series a connection \
-             and gets pushes over 32 kept-alive connections without TLS. {}.",
+             scaled from what was sent, which the collector counted itself. The floor reads \
+             {} bytes and writes {} over as many mTLS connections at the same rate, as a report \
+             does, and does nothing with them. The peers get {SERIES_PER_PUSH} series a \
+             connection without TLS. rotel gets exports of {} bytes, each over its agency's own \
+             HTTP/2 connection, at the same rate; it decodes and drops them. The Pushgateway \
+             (1.5.1) gets pushes over 32 kept-alive connections, and holds a group of series a \
+             connection; unchecked is what its help calls dangerous. Targets are those of {} \
+             connections. {}.",
+            FRAME.len(),
+            ANSWER.len(),
+            rotel::export_bytes(),
+            TARGET_CONNECTIONS,
             latencies.join("; ")
         ),
         rows,
     })
+}
+
+/// A target that is a share of a peer's value, to a tenth.
+fn share_of(peer: f64, share: f64) -> Target {
+    Target::at_most((peer / share * 10.0).round() / 10.0)
 }
 
 /// Processor seconds for a million frames over raw TLS.
@@ -110,38 +167,70 @@ async fn floor(plan: LoadPlan) -> Result<f64> {
     let pid = server.process.pid();
     let held = hold(server.address, files.client()?, plan.agents, FRAME).await?;
     let held: Vec<_> = held.into_iter().map(|stream| Arc::new(Mutex::new(stream))).collect();
+    let exchange = |stream: &Arc<Mutex<TlsStream<TcpStream>>>| {
+        let stream = Arc::clone(stream);
+        async move {
+            let mut stream = stream.lock().await;
+            stream.write_all(FRAME).await?;
+            let mut answer = [0; ANSWER.len()];
+            stream.read_exact(&mut answer).await?;
+            anyhow::Ok(())
+        }
+    };
     let before = Cost::of(pid)?;
-    let mut exchanges = JoinSet::new();
+    let exchanges = at_the_rate(plan, &held, exchange).await.context("exchange frames")?;
+    let cpu = Cost::of(pid)?.cpu.saturating_sub(before.cpu);
+    server.process.check_running()?;
+    Ok(per_million(cpu, exchanges))
+}
+
+/// Processor seconds for a million exports to rotel.
+async fn rotel(plan: LoadPlan) -> Result<f64> {
+    let directory = tempfile::tempdir().context("make a directory")?;
+    let mut server = Rotel::start(directory.path()).await?;
+    let pid = server.process.pid();
+    let exporters = server.connect(plan.agents).await?;
+    let before = Cost::settled(pid).await?;
+    let export = |exporter: &rotel::Exporter| exporter.clone().export();
+    let exports = at_the_rate(plan, &exporters, export).await.context("export to rotel")?;
+    let cpu = Cost::settled(pid).await?.cpu.saturating_sub(before.cpu);
+    server.process.check_running()?;
+    Ok(per_million(cpu, exports))
+}
+
+/// Has one exchange after the other begin, over one connection after the other and whether or not
+/// earlier ones are answered; returns how many were, all of them.
+async fn at_the_rate<C, F>(
+    plan: LoadPlan,
+    connections: &[C],
+    exchange: impl Fn(&C) -> F,
+) -> Result<usize>
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let mut under_way = JoinSet::new();
     let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let (mut sent, mut answered) = (0, 0);
-    let mut next = held.iter().cycle();
+    let mut next = connections.iter().cycle();
     while began.elapsed() < plan.duration {
         ticks.tick().await;
         let due = (began.elapsed().as_secs_f64() * f64::from(plan.rate)) as usize;
         for _ in sent..due {
-            let stream = Arc::clone(next.next().context("there is a connection")?);
-            exchanges.spawn(async move {
-                let mut stream = stream.lock().await;
-                stream.write_all(FRAME).await?;
-                let mut answer = [0; 64];
-                stream.read_exact(&mut answer).await
-            });
+            under_way.spawn(exchange(next.next().context("there is no connection")?));
         }
         sent = due;
-        while let Some(done) = exchanges.try_join_next() {
-            done.context("an exchanging task panicked")?.context("exchange a frame")?;
+        while let Some(done) = under_way.try_join_next() {
+            done.context("a task panicked")??;
             answered += 1;
         }
     }
-    while let Some(done) = exchanges.join_next().await {
-        done.context("an exchanging task panicked")?.context("exchange a frame")?;
+    while let Some(done) = under_way.join_next().await {
+        done.context("a task panicked")??;
         answered += 1;
     }
-    ensure!(answered == sent, "{answered} frames of {sent} were answered");
-    let cpu = Cost::of(pid)?.cpu.saturating_sub(before.cpu);
-    server.process.check_running()?;
-    Ok(per_million(cpu, answered))
+    ensure!(answered == sent, "{answered} of {sent} were answered");
+    Ok(answered)
 }
 
 struct Pushed {
@@ -151,7 +240,7 @@ struct Pushed {
 
 /// Without and with the consistency check. The groups are pushed without it, and the second run
 /// begins with them out of the file: with it they would take an hour.
-async fn peer(groups: usize, pushes: usize) -> Result<(Pushed, Pushed)> {
+async fn pushgateway(groups: usize, pushes: usize) -> Result<(Pushed, Pushed)> {
     let directory = tempfile::tempdir().context("make a directory")?;
     let gateway = Pushgateway::start(&Mode::Unchecked, directory.path()).await?;
     gateway.push(groups, groups, SERIES_PER_PUSH).await?;
@@ -170,9 +259,9 @@ async fn pushed(
     pushes: usize,
     before: usize,
 ) -> Result<Pushed> {
-    let start = gateway.settled().await?;
+    let start = Cost::settled(gateway.process.pid()).await?;
     gateway.push(groups, pushes, SERIES_PER_PUSH).await?;
-    let cpu = gateway.settled().await?.cpu.saturating_sub(start.cpu);
+    let cpu = Cost::settled(gateway.process.pid()).await?.cpu.saturating_sub(start.cpu);
     let expected = Held { accepted: before + pushes, groups, series: groups * SERIES_PER_PUSH };
     let held = gateway.held().await?;
     ensure!(held == expected, "the peer holds {held:?} and should {expected:?}");

@@ -18,7 +18,6 @@ use tokio::task::JoinSet;
 
 use super::tls::{PEER, TlsFiles};
 use crate::collector::free_port;
-use crate::cost::Cost;
 use crate::exposition::Exposition;
 use crate::program::Program;
 use crate::wait;
@@ -28,9 +27,6 @@ use crate::web::Endpoint;
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// Connections that push, each kept alive: fewer than agents have, in the peer's favour.
 const PUSHING: usize = 32;
-/// Processor time that does not grow for so long is at its end.
-const QUIET: Duration = Duration::from_millis(250);
-const QUIET_LOOKS_MAX: u32 = 120;
 /// Series of one push: the states, flags, quality and age that a report changes.
 pub(super) const SERIES_PER_PUSH: usize = 20;
 
@@ -136,21 +132,6 @@ impl Pushgateway {
             done.context("a pushing task panicked")??;
         }
         Ok(())
-    }
-
-    /// Waits until it has worked off what it has queued, and its processor time stands still.
-    pub(super) async fn settled(&self) -> Result<Cost> {
-        let pid = self.process.pid();
-        let mut last = Cost::of(pid)?;
-        for _ in 0..QUIET_LOOKS_MAX {
-            tokio::time::sleep(QUIET).await;
-            let now = Cost::of(pid)?;
-            if now.cpu == last.cpu {
-                return Ok(now);
-            }
-            last = now;
-        }
-        bail!("the peer is still at work after {:?}", QUIET * QUIET_LOOKS_MAX)
     }
 
     /// Pushes that it has accepted, and the groups and series that it holds of them.

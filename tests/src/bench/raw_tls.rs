@@ -22,10 +22,10 @@ use crate::wait;
 
 /// A frame, whatever its length: it is read at once, as a report is.
 const FRAME_BYTES_MAX: usize = 1_024;
-/// Bytes of an answer: a report's.
-const ANSWER: &[u8] = &[7; 64];
-/// A frame of a report's length.
-pub(super) const FRAME: &[u8] = &[7; 369];
+/// Bytes of an answer to a report, its HTTP/2 frames included.
+pub(super) const ANSWER: &[u8] = &[7; 48];
+/// A healthy agent's report, its HTTP/2 frames included, once both sides know the headers.
+pub(super) const FRAME: &[u8] = &[7; 182];
 /// Start of a program without state.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 

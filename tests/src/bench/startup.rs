@@ -106,7 +106,7 @@ async fn product(plan: CollectorPlan, agents: usize) -> Result<Started> {
 async fn pushgateway(directory: &Path, groups: usize) -> Result<Started> {
     let gateway = Pushgateway::start(&Mode::Unchecked, directory).await?;
     gateway.push(groups, groups, SERIES_PER_GROUP).await?;
-    gateway.settled().await?;
+    Cost::settled(gateway.process.pid()).await?;
     gateway.process.stop().await?;
     let began = Instant::now();
     let gateway = Pushgateway::spawn(&Mode::Unchecked, directory)?;
