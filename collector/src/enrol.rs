@@ -14,9 +14,9 @@ use haidang_proto::model::agency::AgentId;
 use haidang_proto::model::refusal::Refusal;
 use haidang_proto::model::spiffe::Workload;
 use haidang_proto::wire;
-use haidang_proto::wire::enrolment_service_server::EnrolmentService;
+use haidang_proto::wire::enrolment_service_server;
 use prost::Message as _;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -26,12 +26,13 @@ use crate::fleet::Now;
 use crate::identity::{
     Authority, CertificateRequest, Identity, IdentityState, Register, Serial, TrustBundle,
 };
-use crate::ingest::{bundle_to_wire, source_of, store_refusal};
+use crate::ingest::{bundle_to_wire, store_refusal};
 use crate::live::Live;
 use crate::refuse::{refuse, refused};
 use crate::roster::{Agency, Roster};
 use crate::store::{AuditAction, AuditEntry, Enrolment, Store};
 use crate::token::{AttemptLimiter, Token};
+use crate::unary::{self, Answer, Call};
 
 /// Bytes of a host name (RFC 1035 §2.3.4).
 const HOSTNAME_BYTES_MAX: usize = 255;
@@ -221,14 +222,12 @@ fn place<'a>(
     Ok(agency)
 }
 
-#[tonic::async_trait]
-impl EnrolmentService for Enrol {
+impl Enrol {
     async fn enrol(
         &self,
-        request: Request<wire::EnrolRequest>,
-    ) -> Result<Response<wire::EnrolResponse>, Status> {
-        let source = source_of(&request).ok_or_else(|| refuse(Refusal::Handshake))?;
-        let request = request.into_inner();
+        request: wire::EnrolRequest,
+        source: IpAddr,
+    ) -> Result<wire::EnrolResponse, Status> {
         let now = self.clock.now();
         let admitted = {
             let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -246,7 +245,7 @@ impl EnrolmentService for Enrol {
         };
         let issued = issued.inspect_err(|status| self.audit(source, &token_id, status, now))?;
         let Endpoints { dedicated, fallback, enrolment: _, recovery } = self.endpoints.clone();
-        Ok(Response::new(wire::EnrolResponse {
+        Ok(wire::EnrolResponse {
             certificate_chain_der: vec![issued.certificate],
             trust_bundle: Some(bundle_to_wire(&self.trust_bundle)),
             agency_id: issued.agency,
@@ -255,6 +254,19 @@ impl EnrolmentService for Enrol {
             report_endpoints: dedicated,
             fallback_endpoints: fallback,
             recovery_endpoints: recovery,
-        }))
+        })
+    }
+}
+
+impl unary::Service for Enrol {
+    const NAME: &'static str = enrolment_service_server::SERVICE_NAME;
+    const REQUEST_BYTES_MAX: usize = unary::NEWCOMER_BYTES_MAX;
+
+    async fn answer(&self, call: Call) -> Result<Answer, Status> {
+        let source = call.peer().address();
+        match call.method() {
+            "Enrol" => self.enrol(call.message().await?, source).await.map(|one| Answer::of(&one)),
+            _ => Err(call.unimplemented()),
+        }
     }
 }

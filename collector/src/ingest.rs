@@ -6,7 +6,6 @@
 
 mod cadence;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,12 +13,12 @@ use haidang_proto::model::agency::AgentId;
 use haidang_proto::model::goodbye::Goodbye;
 use haidang_proto::model::record::Delivery;
 use haidang_proto::model::refusal::Refusal;
-use haidang_proto::model::report::Report;
+use haidang_proto::model::report::{REQUEST_BYTES_MAX, Report};
 use haidang_proto::model::settings::Settings;
 use haidang_proto::model::spiffe::Workload;
 use haidang_proto::wire;
-use haidang_proto::wire::reporting_service_server::ReportingService;
-use tonic::{Request, Response, Status};
+use haidang_proto::wire::reporting_service_server;
+use tonic::Status;
 
 use crate::clock::Clock;
 use crate::fleet::{Arrival, Listener, Now, ReportOutcome};
@@ -33,6 +32,7 @@ use crate::posture::Scope;
 use crate::refuse::{refuse, refused};
 use crate::snapshot::Conflict;
 use crate::store::{AuditAction, AuditEntry, Delivered, JournalDelivery, Store, StoreError};
+use crate::unary::{self, Answer, Call};
 use cadence::next_report_in;
 
 /// The service, and what it needs. One for all reporting listeners.
@@ -67,8 +67,7 @@ struct Caller {
 
 impl Ingest {
     /// Decides on the sender of a request.
-    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let peer = request.extensions().get::<Peer>().ok_or_else(|| refuse(Refusal::Handshake))?;
+    fn caller(&self, peer: &Peer) -> Result<Caller, Status> {
         let listener = match peer.endpoint {
             Endpoint::Dedicated => Listener::Dedicated,
             Endpoint::Fallback => Listener::Fallback,
@@ -98,7 +97,7 @@ impl Ingest {
             tracing::info!(%agent, "a renewed certificate is in use");
             self.live.enrolled(agent, agency, not_after);
         }
-        let arrival = Arrival { listener, source: peer.source.ip().to_canonical() };
+        let arrival = Arrival { listener, source: peer.address() };
         Ok(Caller { certificate, arrival, now })
     }
 
@@ -191,15 +190,15 @@ struct Told {
     trust_bundle_version: u64,
 }
 
-#[tonic::async_trait]
-impl ReportingService for Ingest {
-    async fn report(
+impl Ingest {
+    fn report(
         &self,
-        request: Request<wire::ReportRequest>,
-    ) -> Result<Response<wire::ReportResponse>, Status> {
+        peer: &Peer,
+        message: wire::ReportRequest,
+    ) -> Result<wire::ReportResponse, Status> {
         let began = Instant::now();
-        let caller = self.caller(&request)?;
-        let report = Report::try_from(request.into_inner()).map_err(malformed)?;
+        let caller = self.caller(peer)?;
+        let report = Report::try_from(message).map_err(malformed)?;
         self.check_machine(&caller, &report)?;
         let agent = caller.certificate.agent;
         let told = Told {
@@ -217,15 +216,16 @@ impl ReportingService for Ingest {
             ReportOutcome::AgencyNotInRoster => return Err(refuse(Refusal::AgencyNotInRoster)),
         };
         self.metrics.report_accepted(caller.arrival.listener, began.elapsed());
-        Ok(Response::new(self.reply(&caller, &told, full_report_wanted)))
+        Ok(self.reply(&caller, &told, full_report_wanted))
     }
 
     async fn deliver(
         &self,
-        request: Request<wire::DeliverRequest>,
-    ) -> Result<Response<wire::DeliverResponse>, Status> {
-        let caller = self.caller(&request)?;
-        let delivery = Delivery::try_from(request.into_inner()).map_err(malformed)?;
+        peer: &Peer,
+        message: wire::DeliverRequest,
+    ) -> Result<wire::DeliverResponse, Status> {
+        let caller = self.caller(peer)?;
+        let delivery = Delivery::try_from(message).map_err(malformed)?;
         let prepared =
             JournalDelivery::prepare(caller.certificate.agent, &delivery, caller.now.wall);
         let prepared = prepared.ok_or_else(|| {
@@ -236,29 +236,53 @@ impl ReportingService for Ingest {
         if let Some(posture) = posture {
             self.live.posture(caller.certificate.agent, posture);
         }
-        Ok(Response::new(receipt.into()))
+        Ok(receipt.into())
     }
 
     async fn renew(
         &self,
-        request: Request<wire::RenewRequest>,
-    ) -> Result<Response<wire::RenewResponse>, Status> {
-        let caller = self.caller(&request)?;
-        let wire::RenewRequest { csr_der } = request.into_inner();
-        let certificate_chain_der = self.renewed(caller, &csr_der).await?;
-        Ok(Response::new(wire::RenewResponse { certificate_chain_der }))
+        peer: &Peer,
+        message: wire::RenewRequest,
+    ) -> Result<wire::RenewResponse, Status> {
+        let caller = self.caller(peer)?;
+        let certificate_chain_der = self.renewed(caller, &message.csr_der).await?;
+        Ok(wire::RenewResponse { certificate_chain_der })
     }
 
-    async fn goodbye(
+    fn goodbye(
         &self,
-        request: Request<wire::GoodbyeRequest>,
-    ) -> Result<Response<wire::GoodbyeResponse>, Status> {
-        let caller = self.caller(&request)?;
-        let goodbye = Goodbye::try_from(request.into_inner()).map_err(malformed)?;
+        peer: &Peer,
+        message: wire::GoodbyeRequest,
+    ) -> Result<wire::GoodbyeResponse, Status> {
+        let caller = self.caller(peer)?;
+        let goodbye = Goodbye::try_from(message).map_err(malformed)?;
         let (agent, reason) = (caller.certificate.agent, goodbye.reason.as_str());
         tracing::info!(%agent, reason, "an agent stopped cleanly");
         self.live.goodbye(agent, goodbye);
-        Ok(Response::new(wire::GoodbyeResponse {}))
+        Ok(wire::GoodbyeResponse {})
+    }
+}
+
+impl unary::Service for Ingest {
+    const NAME: &'static str = reporting_service_server::SERVICE_NAME;
+    const REQUEST_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+
+    async fn answer(&self, call: Call) -> Result<Answer, Status> {
+        let peer = call.peer().clone();
+        match call.method() {
+            "Report" => self.report(&peer, call.message().await?).map(|reply| Answer::of(&reply)),
+            // Boxed, because every report's future would keep room for it.
+            "Deliver" => {
+                let delivered = async { self.deliver(&peer, call.message().await?).await };
+                Box::pin(delivered).await.map(|receipt| Answer::of(&receipt))
+            }
+            "Renew" => {
+                let renewed = async { self.renew(&peer, call.message().await?).await };
+                Box::pin(renewed).await.map(|renewed| Answer::of(&renewed))
+            }
+            "Goodbye" => self.goodbye(&peer, call.message().await?).map(|bye| Answer::of(&bye)),
+            _ => Err(call.unimplemented()),
+        }
     }
 }
 
@@ -289,9 +313,4 @@ fn malformed(error: haidang_proto::model::WireError) -> Status {
 fn unix_ms(at: std::time::SystemTime) -> u64 {
     let since = at.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The source of a peer, for limits and audit.
-pub(crate) fn source_of<T>(request: &Request<T>) -> Option<IpAddr> {
-    request.extensions().get::<Peer>().map(|peer| peer.source.ip().to_canonical())
 }

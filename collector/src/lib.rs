@@ -30,4 +30,5 @@ pub mod snapshot;
 pub mod store;
 pub mod telemetry;
 pub mod token;
+mod unary;
 pub mod web;

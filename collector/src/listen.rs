@@ -111,7 +111,7 @@ pub struct Listener {
     pub metrics: CollectorMetrics,
 }
 
-/// Who is at the other end. In the extensions of every request.
+/// Who is at the other end; of every request of a connection.
 #[derive(Debug, Clone)]
 pub struct Peer(Arc<PeerInfo>);
 
@@ -125,6 +125,13 @@ pub struct PeerInfo {
     /// What its certificate says, or why nobody can be read from it; `None` where none is asked
     /// for.
     pub certificate: Option<Result<PeerCertificate, Refusal>>,
+}
+
+impl PeerInfo {
+    /// Where it is, for limits and audit.
+    pub fn address(&self) -> IpAddr {
+        self.source.ip().to_canonical()
+    }
 }
 
 impl std::ops::Deref for Peer {

@@ -23,20 +23,21 @@ use std::time::Duration;
 use haidang_proto::model::refusal::Refusal;
 use haidang_proto::model::spiffe::{TrustDomain, Workload};
 use haidang_proto::wire;
-use haidang_proto::wire::recovery_service_server::RecoveryService;
+use haidang_proto::wire::recovery_service_server;
 use rustls::pki_types::CertificateDer;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use crate::clock::Clock;
 use crate::fleet::Now;
 use crate::identity::{Authority, PeerCertificate, Recovery, Register, Serial};
-use crate::ingest::{source_of, store_refusal};
+use crate::ingest::store_refusal;
 use crate::listen::TlsError;
 use crate::live::Live;
 use crate::refuse::{refuse, refused};
 use crate::roster::Roster;
 use crate::store::{AuditAction, AuditEntry, Store};
 use crate::token::AttemptLimiter;
+use crate::unary::{self, Answer, Call};
 use nonces::{NONCE_BYTES, Nonces};
 pub(crate) use proof::any_bytes;
 use proof::{Proof, Prover, Refused};
@@ -96,7 +97,7 @@ impl Recover {
     }
 
     /// One call from `source`.
-    async fn answer(
+    async fn renew_expired(
         &self,
         request: wire::RenewExpiredRequest,
         source: IpAddr,
@@ -243,14 +244,19 @@ fn unable(error: &(dyn std::error::Error + 'static)) -> Status {
     refuse(Refusal::Overloaded)
 }
 
-#[tonic::async_trait]
-impl RecoveryService for Recover {
-    async fn renew_expired(
-        &self,
-        request: Request<wire::RenewExpiredRequest>,
-    ) -> Result<Response<wire::RenewExpiredResponse>, Status> {
-        let source = source_of(&request).ok_or_else(|| refuse(Refusal::Handshake))?;
-        let now = self.clock.now();
-        self.answer(request.into_inner(), source, now).await.map(Response::new)
+impl unary::Service for Recover {
+    const NAME: &'static str = recovery_service_server::SERVICE_NAME;
+    const REQUEST_BYTES_MAX: usize = unary::NEWCOMER_BYTES_MAX;
+
+    async fn answer(&self, call: Call) -> Result<Answer, Status> {
+        let source = call.peer().address();
+        match call.method() {
+            "RenewExpired" => {
+                let request = call.message().await?;
+                let renewed = self.renew_expired(request, source, self.clock.now()).await;
+                renewed.map(|renewed| Answer::of(&renewed))
+            }
+            _ => Err(call.unimplemented()),
+        }
     }
 }

@@ -20,9 +20,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use haidang_proto::model::posture::Requirements;
 use haidang_proto::model::settings::Settings;
-use haidang_proto::wire::enrolment_service_server::EnrolmentServiceServer;
-use haidang_proto::wire::recovery_service_server::RecoveryServiceServer;
-use haidang_proto::wire::reporting_service_server::ReportingServiceServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -248,19 +245,19 @@ impl Collector {
             let counted = metrics.clone();
             match endpoint {
                 Endpoint::Enrolment => {
-                    let service = EnrolmentServiceServer::from_arc(Arc::clone(&enrol));
-                    let server = grpc::enrolment(service, counted, connections, stop.clone());
-                    edge.spawn("enrolment service", server);
+                    let served =
+                        grpc::serve(Arc::clone(&enrol), counted, connections, stop.clone());
+                    edge.spawn("enrolment service", served);
                 }
                 Endpoint::Recovery => {
-                    let service = RecoveryServiceServer::from_arc(Arc::clone(&recover));
-                    let server = grpc::recovery(service, counted, connections, stop.clone());
-                    edge.spawn("recovery service", server);
+                    let served =
+                        grpc::serve(Arc::clone(&recover), counted, connections, stop.clone());
+                    edge.spawn("recovery service", served);
                 }
                 Endpoint::Dedicated | Endpoint::Fallback | Endpoint::Http => {
-                    let service = ReportingServiceServer::from_arc(Arc::clone(&ingest));
-                    let server = grpc::reporting(service, counted, connections, stop.clone());
-                    edge.spawn("reporting service", server);
+                    let served =
+                        grpc::serve(Arc::clone(&ingest), counted, connections, stop.clone());
+                    edge.spawn("reporting service", served);
                 }
             }
         }

@@ -373,7 +373,7 @@ pub struct ReportView {
     /// Its wall clock minus the collector's, in seconds.
     pub clock_skew_seconds: f64,
     /// From the last full report.
-    pub host: Option<HostFacts>,
+    pub host: Option<Arc<HostFacts>>,
 }
 
 /// A goal of the plan with its live figure.

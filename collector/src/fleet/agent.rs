@@ -87,7 +87,8 @@ impl Agent {
     /// Holds the report's words.
     pub(super) fn take(&mut self, report: Report, heard: Heard, now: Now) {
         let Report { connectivity, sent_at, agent_version, journal, host, .. } = report;
-        let host = host.or_else(|| self.report.as_ref().and_then(|former| former.host.clone()));
+        let former = self.report.as_ref();
+        let host = host.map(Arc::new).or_else(|| former.and_then(|former| former.host.clone()));
         self.heard = Some(heard);
         self.stopped = None;
         self.report = Some(Arc::new(ReportView {

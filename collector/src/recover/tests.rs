@@ -116,7 +116,7 @@ impl World {
         at: Now,
     ) -> Result<wire::RenewExpiredResponse, Option<Refusal>> {
         let source = source.parse().expect("an address");
-        let answer = self.service.answer(request, source, at).await;
+        let answer = self.service.renew_expired(request, source, at).await;
         answer.map_err(|status| {
             let reason = status.metadata().get(haidang_proto::model::refusal::REASON_KEY);
             reason.and_then(|reason| Refusal::from_label(reason.to_str().ok()?))

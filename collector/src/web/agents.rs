@@ -125,6 +125,6 @@ fn report(view: &ReportView) -> Report<'_> {
         agent_version: &view.agent_version,
         journal: view.journal,
         clock_skew_seconds: view.clock_skew_seconds,
-        host: view.host.as_ref(),
+        host: view.host.as_deref(),
     }
 }

@@ -38,7 +38,7 @@ pub struct IngestPlan {
 
 /// Of so many connections the design's targets are.
 const TARGET_CONNECTIONS: usize = 10_000;
-/// Callgrind: 85,000 instructions a report, 4,000 of them the fold.
+/// Callgrind: 70,000 instructions a report, 4,000 of them the fold.
 const TARGET: Target = Target::at_most(45.0)
     .noting(", stretch 35")
     .missed_because("HTTP/2, gRPC and TLS; the fold is a twentieth of the instructions");
