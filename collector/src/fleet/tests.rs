@@ -8,7 +8,7 @@ use haidang_proto::model::verdict::{DegradedCause, DownCause, UnknownCause, Verd
 
 use super::*;
 use crate::roster::{Loopback, Source, parse};
-use crate::snapshot::{AgencyView, Finding};
+use crate::snapshot::{AgencyView, DisconnectCause, Finding};
 
 mod clock;
 mod hours;
