@@ -49,14 +49,23 @@ const GROWTH_TARGET: Target = Target::at_most(1.5).missed_because(
 /// Reports a second that the collector takes of one agent in the long run.
 const REPORTS_PER_AGENT_MAX: u32 = 20;
 
+/// What was measured with so many connections, in processor seconds a million.
+struct Measured {
+    connections: usize,
+    own: f64,
+    raw_tls: f64,
+    rotel: f64,
+    unchecked: Pushed,
+    checked: Pushed,
+}
+
 /// Measures at each size.
 ///
 /// # Errors
 /// When a report, an export or a push is not accepted, or a program does not start.
 pub async fn run(plan: &IngestPlan) -> Result<Figure> {
-    let mut rows = Vec::new();
+    let mut all = Vec::new();
     let mut latencies = Vec::new();
-    let mut fewest = None;
     for n in plan.connections.iter().copied() {
         let rate = plan.rate.min(u32::try_from(n)? * REPORTS_PER_AGENT_MAX * 3 / 4);
         let load = LoadPlan { agents: n, rate, duration: plan.duration };
@@ -68,7 +77,7 @@ pub async fn run(plan: &IngestPlan) -> Result<Figure> {
             outcome.reports + n,
             outcome.counted
         );
-        let floor = floor(load).await?;
+        let raw_tls = floor(load).await?;
         let rotel = rotel(load).await?;
         let (unchecked, checked) = pushgateway(n, plan.pushes).await?;
         let ms = |share| outcome.latency(share).unwrap_or_default().as_secs_f64() * 1e3;
@@ -79,79 +88,78 @@ pub async fn run(plan: &IngestPlan) -> Result<Figure> {
             ms(0.5),
             ms(0.99)
         ));
-        let value = outcome.cpu_seconds_per_million();
-        let mut row = |quantity, value, target, floor, peer| {
-            let target = if n >= TARGET_CONNECTIONS { target } else { Target::NONE };
-            rows.push(Row { quantity, n, value, target, floor, peer });
-        };
-        let floor = Floor::Measured(floor, "raw TLS frames");
-        row("CPU-s / million reports", value, TARGET, floor, None);
-        let target = share_of(rotel, 1.3)
-            .noting(" (rotel ÷ 1.3)")
-            .missed_because("rotel neither encrypts nor folds");
-        let name = format!("rotel {}", rotel::VERSION);
-        row(
-            "CPU-s / million reports, beside rotel",
-            value,
-            target,
-            Floor::Unknown,
-            Some((rotel, name)),
-        );
-        let target = share_of(unchecked.cpu_seconds_per_million, 5.0)
-            .noting(" (its ÷ 5)")
-            .missed_because("it has no TLS, and 32 connections");
-        let peer = (unchecked.cpu_seconds_per_million, format!("{} pushes", unchecked.pushes));
-        row(
-            "CPU-s / million reports, beside the Pushgateway unchecked",
-            value,
-            target,
-            Floor::Unknown,
-            Some(peer),
-        );
-        let target = share_of(checked.cpu_seconds_per_million, 100.0).noting(" (its ÷ 100)");
-        let peer = (checked.cpu_seconds_per_million, format!("{} pushes", checked.pushes));
-        row(
-            "CPU-s / million reports, beside the Pushgateway as by default",
-            value,
-            target,
-            Floor::Unknown,
-            Some(peer),
-        );
-        match fewest {
-            None => fewest = Some(value),
-            Some(fewest) => row(
-                "cost of a report ÷ that at the fewest connections",
-                value / fewest,
-                GROWTH_TARGET,
-                Floor::Unknown,
-                None,
-            ),
-        }
+        let own = outcome.cpu_seconds_per_million();
+        all.push(Measured { connections: n, own, raw_tls, rotel, unchecked, checked });
     }
+    let fewest = all.first().context("no number of connections was named")?;
     Ok(Figure {
         title: "Reports over mTLS",
         size: "connections",
         peer: "peer, plain text",
-        notes: format!(
-            "User and system time of the server's process, of `/proc/<pid>/stat`: reports over \
-             one mTLS HTTP/2 connection an agent, authorized, folded, counted, with a snapshot \
-             each second and a scrape every five; the median of windows of 5 s. A million is \
-             scaled from what was sent, which the collector counted itself. The floor reads \
-             {} bytes and writes {} over as many mTLS connections at the same rate, as a report \
-             does, and does nothing with them. The peers get {SERIES_PER_PUSH} series a \
-             connection without TLS. rotel gets exports of {} bytes, each over its agency's own \
-             HTTP/2 connection, at the same rate; it decodes and drops them. The Pushgateway \
-             (1.5.1) gets pushes over 32 kept-alive connections, and holds a group of series a \
-             connection; unchecked is what its help calls dangerous. Targets are those of {} \
-             connections. {}.",
-            FRAME.len(),
-            ANSWER.len(),
-            rotel::export_bytes(),
-            TARGET_CONNECTIONS,
-            latencies.join("; ")
-        ),
-        rows,
+        notes: notes(&latencies),
+        rows: all.iter().flat_map(|measured| measured.rows(fewest)).collect(),
     })
+}
+
+fn notes(latencies: &[String]) -> String {
+    format!(
+        "User and system time of the server's process, of `/proc/<pid>/stat`: reports over one \
+         mTLS HTTP/2 connection an agent, authorized, folded, counted, with a snapshot each \
+         second and a scrape every five; the median of windows of 5 s. A million is scaled from \
+         what was sent, which the collector counted itself. The floor reads {} bytes and writes \
+         {} over as many mTLS connections at the same rate, as a report does, and does nothing \
+         with them. The peers get {SERIES_PER_PUSH} series a connection without TLS. rotel gets \
+         exports of {} bytes, each over its agency's own HTTP/2 connection, at the same rate; it \
+         decodes and drops them. The Pushgateway (1.5.1) gets pushes over 32 kept-alive \
+         connections, and holds a group of series a connection; unchecked is what its help calls \
+         dangerous. Targets are those of {TARGET_CONNECTIONS} connections. {}.",
+        FRAME.len(),
+        ANSWER.len(),
+        rotel::export_bytes(),
+        latencies.join("; ")
+    )
+}
+
+impl Measured {
+    fn rows(&self, fewest: &Self) -> Vec<Row> {
+        let row = |quantity, value, target, floor, peer| {
+            let target = if self.connections >= TARGET_CONNECTIONS { target } else { Target::NONE };
+            Row { quantity, n: self.connections, value, target, floor, peer }
+        };
+        let beside =
+            |quantity, target, peer| row(quantity, self.own, target, Floor::Unknown, Some(peer));
+        let [unchecked, checked] = [&self.unchecked, &self.checked]
+            .map(|pushed| (pushed.cpu_seconds_per_million, format!("{} pushes", pushed.pushes)));
+        let raw_tls = Floor::Measured(self.raw_tls, "raw TLS frames");
+        let mut rows = vec![
+            row("CPU-s / million reports", self.own, TARGET, raw_tls, None),
+            beside(
+                "CPU-s / million reports, beside rotel",
+                share_of(self.rotel, 1.3)
+                    .noting(" (rotel ÷ 1.3)")
+                    .missed_because("rotel neither encrypts nor folds"),
+                (self.rotel, format!("rotel {}", rotel::VERSION)),
+            ),
+            beside(
+                "CPU-s / million reports, beside the Pushgateway unchecked",
+                share_of(unchecked.0, 5.0)
+                    .noting(" (its ÷ 5)")
+                    .missed_because("it has 32 connections and no TLS"),
+                unchecked,
+            ),
+            beside(
+                "CPU-s / million reports, beside the Pushgateway as by default",
+                share_of(checked.0, 100.0).noting(" (its ÷ 100)"),
+                checked,
+            ),
+        ];
+        if self.connections > fewest.connections {
+            let growth = self.own / fewest.own;
+            let quantity = "cost of a report ÷ that at the fewest connections";
+            rows.push(row(quantity, growth, GROWTH_TARGET, Floor::Unknown, None));
+        }
+        rows
+    }
 }
 
 /// A target that is a share of a peer's value, to a tenth.
