@@ -1,7 +1,7 @@
 //! The collector: folds the agents' reports, silence and the roster into the state of every
 //! agency, and shows it.
 //!
-//! One way for the data: `listen` and `ingest` receive → `fleet` folds → `snapshot` →
+//! One way for the data: `listen`, `unary` and `ingest` receive → `fleet` folds → `snapshot` →
 //! `metrics` and `web` show. `run` alone spawns.
 
 pub mod admin;

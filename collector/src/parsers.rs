@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::identity::{CertificateRequest, PeerCertificate};
 use crate::roster::{self, AgencyKind, Loopback, Source};
 use crate::web::BearerToken;
-use crate::{enrol, recover};
+use crate::{enrol, recover, unary};
 
 /// Those of this crate.
 pub const ALL: &[Parser] = &[
@@ -23,6 +23,7 @@ pub const ALL: &[Parser] = &[
     }),
     ("calendar", calendar),
     ("collector_config", config),
+    ("grpc_message", unary::any_bytes),
     ("admin_request", admin_request),
     ("bearer_token", |bytes| _ = BearerToken::parse(&String::from_utf8_lossy(bytes))),
     ("certificate_request", request),

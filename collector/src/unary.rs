@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::{FutureExt as _, stream};
 use haidang_proto::model::refusal::{REASON_KEY, Refusal};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use prost::Message;
 use tonic::metadata::MetadataValue;
@@ -216,6 +217,36 @@ fn reasoned(mut status: Status) -> Status {
     let reason = MetadataValue::from_static(Refusal::Malformed.as_str());
     status.metadata_mut().insert(REASON_KEY, reason);
     status
+}
+
+/// Reads bytes as the frames of a request's body, each behind its length, for
+/// [`crate::parsers`].
+pub(crate) fn any_bytes(mut bytes: &[u8]) {
+    const BYTES_MAX: usize = 1_000;
+    let mut frames = Vec::new();
+    while let Some((length, rest)) = bytes.split_first() {
+        let (frame, rest) = rest.split_at(rest.len().min(usize::from(*length)));
+        frames.push(Bytes::copy_from_slice(frame));
+        bytes = rest;
+    }
+    let read = |frames: Vec<Bytes>| {
+        let frames = frames.into_iter().map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+        let body = StreamBody::new(stream::iter(frames));
+        message_of(body, BYTES_MAX).now_or_never().expect("all frames are there")
+    };
+    let whole = Bytes::from(frames.concat());
+    let uncut = read(vec![whole.clone()]);
+    match read(frames) {
+        Ok(message) => {
+            assert!(message.len() <= BYTES_MAX);
+            assert_eq!(message, whole[PREFIX_BYTES..]);
+            assert_eq!(message, uncut.expect("how it is cut does not matter"));
+        }
+        Err(status) => {
+            assert!(refusal_of(&status).is_some(), "{status}");
+            assert!(uncut.is_err(), "how it is cut does not matter");
+        }
+    }
 }
 
 impl Answer {

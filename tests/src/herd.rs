@@ -29,7 +29,8 @@ const STATES: [&str; 3] = ["connected", "unknown", "not_enrolled"];
 
 /// The collector's, until all are back.
 const CPU_SECONDS: Target = Target::at_most(3.0).missed_because(
-    "a new process knows no session: 10,000 full handshakes alone take more, see Handshakes",
+    "a new process knows no session, because keys of tickets are kept on no disk: 10,000 full \
+     handshakes alone take more, see Handshakes",
 );
 
 /// Who is called, and rightly, when a collector is not started again at once.

@@ -1,6 +1,4 @@
-use futures_util::stream;
 use haidang_proto::wire;
-use http_body_util::StreamBody;
 use proptest::prelude::*;
 
 use super::*;
@@ -75,8 +73,8 @@ fn a_message_that_is_too_long_is_refused_before_it_has_come() {
     let endless = stream::iter(std::iter::repeat_with(|| {
         Ok::<_, Infallible>(Frame::data(Bytes::from(framed(0, u32::MAX, b"more"))))
     }));
-    let refused = message_of(StreamBody::new(endless), BYTES_MAX);
-    let refused = futures_util::FutureExt::now_or_never(refused).expect("it waits for nothing");
+    let refused = message_of(StreamBody::new(endless), BYTES_MAX).now_or_never();
+    let refused = refused.expect("it does not wait for the end");
     assert_eq!(reason(refused).1, Some(Refusal::TooLarge));
 }
 
@@ -91,7 +89,7 @@ fn an_answer_is_a_framed_message_and_then_its_status() {
     let mut body = Answer::of(&message);
     assert!(!body.is_end_stream());
     let mut next = || {
-        let frame = futures_util::FutureExt::now_or_never(body.frame()).expect("it is there");
+        let frame = body.frame().now_or_never().expect("it is there");
         frame.map(|frame| frame.expect("it cannot fail"))
     };
     let data = next().expect("a message").into_data().expect("data first");
