@@ -1,9 +1,10 @@
 //! Small files that must be whole: written beside, synced, renamed over, directory synced. A
-//! reader, and a machine after a power cut, finds the old content or the new one.
+//! reader, and a machine after a power cut, finds the old content or the new one. And the
+//! directories that they are in.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Replaces the file `path`, or makes it, with the permission bits `mode`.
@@ -32,12 +33,26 @@ pub(crate) fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Makes a directory with its parents, durable, or takes one that is there.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    let missing: Vec<_> = path.ancestors().take_while(|one| !one.exists()).collect();
+    DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    missing.into_iter().try_for_each(sync_directory_of)
+}
+
 /// Makes renames and new entries beside `path` durable.
 ///
 /// # Errors
 /// When the disk refuses.
 pub(crate) fn sync_directory_of(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    match path.parent() {
+        None => Ok(()),
+        Some(here) if here.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(directory) => File::open(directory)?.sync_all(),
+    }
 }
 
 /// Reads a file of at most `bytes_max` bytes.
@@ -64,6 +79,18 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_directory_is_made_with_its_parents_once() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("one/two");
+        make_directory(&path, 0o700).unwrap();
+        make_directory(&path, 0o755).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        // Where a relative path ends.
+        sync_directory_of(Path::new("here")).unwrap();
+        sync_directory_of(Path::new("")).unwrap();
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_keeps_to_its_mode() {

@@ -220,11 +220,8 @@ impl Store {
     }
 
     fn make_state_dir(&self) -> Result<(), IdentityError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(&self.state_dir)
-            .map_err(failed("make", &self.state_dir))
+        let made = durable::make_directory(&self.state_dir, 0o750);
+        made.map_err(failed("make", &self.state_dir))
     }
 
     pub(super) fn directory(&self) -> PathBuf {

@@ -8,12 +8,13 @@
 //! In tests it also keeps a ledger of what was made durable, so that a power cut can be played:
 //! killing a process would leave everything in the page cache and could not show a missing sync.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::JournalError;
+use crate::durable;
 
 /// What a directory is called while it is made, and when it is whole.
 const BUILDING: &str = ".building";
@@ -34,11 +35,7 @@ pub(super) struct Directory {
 impl Directory {
     /// Opens the directory, or makes it.
     pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(failed("make directory", path))?;
+        durable::make_directory(path, 0o700).map_err(failed("make directory", path))?;
         if let Some(parent) = path.parent() {
             sync_directory(parent)?;
         }

@@ -57,10 +57,13 @@ pub enum SecretFileError {
     },
 }
 
-/// Makes a directory of 0700 with its parents, or takes one that exists and closes it to others.
+/// Makes a directory of 0700 with its parents, durable, or takes one that exists and closes it to
+/// others.
 pub(crate) fn make_private_dir(path: &Path) -> Result<(), SecretFileError> {
     let failed = |source| SecretFileError::Directory { path: path.to_owned(), source };
+    let missing: Vec<_> = path.ancestors().take_while(|one| !one.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+    missing.into_iter().try_for_each(sync_directory_of).map_err(failed)?;
     let permissions = fs::metadata(path).map_err(failed)?.permissions();
     if permissions.mode() & OTHERS != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)?;
@@ -87,8 +90,16 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), SecretFileE
     file.write_all(bytes).map_err(failed)?;
     file.sync_all().map_err(failed)?;
     fs::rename(&temporary, path).map_err(failed)?;
-    let parent = path.parent().unwrap_or(Path::new("."));
-    File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
+    sync_directory_of(path).map_err(failed)
+}
+
+/// Makes what was made or renamed beside `path` durable.
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        None => Ok(()),
+        Some(here) if here.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(directory) => File::open(directory)?.sync_all(),
+    }
 }
 
 /// Reads a key, unless others can read it too.
